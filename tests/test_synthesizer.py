@@ -1,0 +1,166 @@
+"""Tacotron and its audio: shapes, the published reference, batches, seeds."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from synthetic import golden, probe_inputs, published, relative_error, write_published
+
+from savedmodels import CheckpointError, write_checkpoint
+from synthesizer import Tacotron, TacotronDims, audio
+from synthesizer.train import Example, TacotronTask
+
+TINY = TacotronDims(
+    embedding=8,
+    encoder=8,
+    encoder_kernels=2,
+    decoder=8,
+    lstm=8,
+    postnet=8,
+    postnet_kernels=2,
+    highways=1,
+    speaker=4,
+    max_r=4,
+)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return Tacotron(TINY).eval()
+
+
+@pytest.fixture(scope="module")
+def rtvc(tmp_path_factory):
+    return write_published("synthesizer", tmp_path_factory.mktemp("published"))
+
+
+def test_shapes(tiny):
+    out = tiny(torch.randint(2, 60, (3, 7)), torch.zeros(3, 80, 12), torch.rand(3, 4))
+    assert out.mel.shape == out.post_mel.shape == (3, 80, 12)
+    assert out.alignments.shape == (3, 12 // TINY.r, 7)
+    assert out.stop.shape == (3, 12)
+    assert torch.allclose(out.alignments.sum(dim=2), torch.ones(3, 6))
+
+
+def test_published_reference(rtvc, monkeypatch):
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *args, **kwargs: x)
+    model = Tacotron.from_checkpoint(rtvc)
+    assert sum(p.numel() for p in model.parameters()) == 30_870_177
+    inputs = probe_inputs()
+    out = model(inputs["taco_chars"], inputs["taco_mel"], inputs["embed"])
+    for name, ours in {
+        "taco_mel": out.mel,
+        "taco_linear": out.post_mel,
+        "taco_attn": out.alignments,
+        "taco_stop": out.stop,
+    }.items():
+        assert relative_error(ours, golden()[name]) < 1e-4, name
+
+
+def test_batch_equals_one_at_a_time(tiny):
+    rng = np.random.default_rng(0)
+    texts = [[*rng.integers(2, 60, n).tolist(), 1] for n in (3, 5, 8, 12, 17, 23, 30, 40)]
+    voices = torch.rand(8, 4)
+    together = tiny.generate(texts, voices, seeds=range(8), max_frames=60)
+    for i, text in enumerate(texts):
+        (alone,) = tiny.generate([text], voices[i : i + 1], seeds=[i], max_frames=60)
+        assert alone.mel.shape == together[i].mel.shape
+        assert torch.allclose(alone.mel, together[i].mel, atol=1e-4)
+        assert torch.allclose(alone.alignment, together[i].alignment, atol=1e-4)
+
+
+def test_teacher_forced_batch_equals_one_at_a_time(tiny, monkeypatch):
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *args, **kwargs: x)
+    short, long = torch.randint(2, 60, (1, 4)), torch.randint(2, 60, (1, 9))
+    mel, voices = torch.rand(2, 80, 8), torch.rand(2, 4)
+    symbols = torch.cat([torch.nn.functional.pad(short, (0, 5)), long])
+    together = tiny(symbols, mel, voices, torch.tensor([4, 8]))
+    alone = tiny(short, mel[:1, :, :4], voices[:1])
+    assert torch.allclose(together.mel[0, :, :4], alone.mel[0], atol=1e-5)
+    assert torch.allclose(together.post_mel[0, :, :4], alone.post_mel[0], atol=1e-5)
+
+
+def test_seed_decides(tiny):
+    text, voice = [[5, 6, 7, 1]], torch.rand(1, 4)
+    first, again, other = (tiny.generate(text, voice, seeds=[s], max_frames=20)[0].mel for s in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert first.shape != other.shape or not torch.equal(first, other)
+
+
+def test_generation_ends_and_says_so(tiny):
+    (spoken,) = tiny.generate([[5, 1]], torch.rand(1, 4), seeds=[0], max_frames=30)
+    assert spoken.mel.shape[1] <= 30
+    assert spoken.finished or spoken.alignment.shape[0] == 15
+
+
+def test_quiet_everywhere_keeps_a_frame(tiny):
+    silent = Tacotron(dataclasses.replace(TINY, quiet=1e9)).eval()
+    (spoken,) = silent.generate([[5, 1]], torch.rand(1, 4), seeds=[0], max_frames=20)
+    assert spoken.mel.shape == (80, 1)
+
+
+def test_own_checkpoint_round_trip(tiny, tmp_path):
+    path = tmp_path / "t.safetensors"
+    write_checkpoint(path, tiny)
+    again = Tacotron.from_checkpoint(path)
+    assert again.dims == TINY
+    assert all(torch.equal(a, b) for a, b in zip(tiny.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other", "text", "nan", "shape"])
+def test_bad_checkpoints(rtvc, tmp_path, damage):
+    path = tmp_path / "synthesizer.pt"
+    weights = {k: v for k, v in published("synthesizer").items() if v.numel() < 10_000} if damage == "other" else {}
+    if damage == "truncated":
+        path.write_bytes(rtvc.read_bytes()[:1_000_000])
+    elif damage == "text":
+        path.write_text("<html>not found</html>")
+    elif damage in ("nan", "shape"):
+        weights = published("synthesizer")
+        weights["post_proj.weight"] = (
+            weights["post_proj.weight"][:, :-1] if damage == "shape" else weights["post_proj.weight"] * float("nan")
+        )
+    if weights:
+        torch.save({"model_state": weights}, path)
+    with pytest.raises(CheckpointError, match="synthesizer.pt"):
+        Tacotron.from_checkpoint(path)
+
+
+def test_training_lowers_the_loss():
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    examples = [Example([5, 6, 7, 1], rng.normal(size=(80, n)), np.full(4, 0.5, np.float32)) for n in (9, 10, 13, 14)]
+    task = TacotronTask(Tacotron(dataclasses.replace(TINY, r=3)), examples, batch_size=2, schedule=((0.0, 3), (0.5, 2)))
+    assert [len(b) for b in task.batches(0, seed=1)] == [2, 2]
+    optimizer = torch.optim.Adam(task.module.parameters(), lr=0.01)
+    losses = []
+    for step in range(30):
+        loss, parts = task.loss(examples, progress=step / 30)
+        assert set(parts) == {"mel", "post", "stop", "guide"}
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert task.module.dims.r == 2
+    assert losses[-1] < losses[0]
+
+
+def test_mel_of_a_tone():
+    samples = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000)
+    mel = audio.mel_spectrogram(samples)
+    assert mel.shape == (80, 16_000 // 200 + 1)
+    assert mel.dtype == np.float32
+    assert mel.min() >= -4 and mel.max() <= 4
+    peak = audio.mel_filters()[mel[:, 40].argmax()].argmax() * 16_000 / 800
+    assert abs(peak - 1000) < 40
+
+
+def test_griffin_lim_inverts():
+    samples = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000) * np.hanning(16_000)
+    mel = audio.mel_spectrogram(samples)
+    back = audio.griffin_lim(mel)
+    assert back.shape == ((mel.shape[1] - 1) * 200,)
+    assert np.abs(audio.mel_spectrogram(back)[:, 20:60] - mel[:, 20:60]).mean() < 0.5
+    assert audio.griffin_lim(mel[:, :1]).shape == (0,)

@@ -1,0 +1,152 @@
+"""WaveRNN: shapes, the published reference, folding, linear prediction, any length."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import lfilter
+from synthetic import golden, probe_inputs, relative_error, write_published
+
+from savedmodels import write_checkpoint
+from synthesizer import audio
+from vocoder import WaveRNN, WaveRNNDims, linear_prediction
+from vocoder.folding import fold, unfold
+from vocoder.model import label_to_coded, mu_law_encode, mu_law_expand
+from vocoder.train import Recording, WaveRNNTask, logistic_mixture_loss
+
+SMALL = {"rnn": 8, "fc": 8, "compute": 8, "res_out": 8, "res_blocks": 1}
+MODES = {
+    "raw": WaveRNNDims(**SMALL, bits=6),
+    "mol": WaveRNNDims(**SMALL, mode="MOL", mixtures=2),
+    "prediction": WaveRNNDims(**SMALL, bits=6, prediction_order=8, pitch_reach=2),
+}
+
+
+@pytest.fixture(params=MODES, scope="module")
+def model(request):
+    torch.manual_seed(0)
+    return WaveRNN(MODES[request.param]).eval()
+
+
+def test_shapes(model):
+    d = model.dims
+    samples = torch.zeros(2, 600) if d.inputs == 1 else torch.zeros(2, 600, d.inputs)
+    assert model(samples, torch.zeros(2, 80, 600 // d.hop + 2 * d.pad)).shape == (2, 600, d.outputs)
+
+
+def test_published_reference(tmp_path):
+    model = WaveRNN.from_checkpoint(write_published("vocoder", tmp_path))
+    assert model.dims == WaveRNNDims()
+    assert sum(p.numel() for p in model.parameters()) == 4_480_935
+    inputs = probe_inputs()
+    logits = model(inputs["vocoder_x"], inputs["vocoder_mel"])
+    assert relative_error(logits[:, ::50], golden()["vocoder_logits"]) < 1e-4
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 19])
+def test_any_length(model, frames):
+    samples = model.generate(torch.randn(80, frames), target=1000, overlap=200)
+    assert samples.shape == (max(frames - 1, 1) * 200,)
+    assert samples.dtype == torch.float32
+    assert samples.abs().max() <= 1
+
+
+def test_seed_decides(model):
+    mel = torch.randn(80, 4)
+    first, again, other = (model.generate(mel, seed=s, target=200, overlap=50) for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_generation_agrees_with_teacher_forcing():
+    """What generation draws, told to the network again, makes its draws likely: the two paths are one network."""
+    torch.manual_seed(0)
+    model = WaveRNN(MODES["raw"]).eval()
+    torch.nn.init.normal_(model.fc3.weight, std=20.0)  # nearly certain draws
+    mel = torch.randn(80, 4)
+    emphasised = lfilter([1, -0.97], [1], model.generate(mel, target=None).numpy())
+    labels = mu_law_encode(torch.from_numpy(emphasised).float()[None], 6)
+    padded = torch.nn.functional.pad(mel[None] / 4, (2, 2))[:, :, :-1]
+    told = torch.nn.functional.pad(label_to_coded(labels, 6), (1, -1))
+    told[:, 0] = 0
+    logits = model(told, padded)
+    assert (logits.argmax(dim=2) == labels).float().mean() > 0.9
+
+
+def test_fold_and_unfold():
+    x = torch.arange(1.0, 1001)[:, None]
+    folds = fold(x, target=200, overlap=40)
+    assert folds.shape == (4, 280, 1)
+    assert torch.equal(folds[1, :, 0], x[240:520, 0])
+    back = unfold(folds[:, :, 0], overlap=40)[:1000]
+    whole = torch.ones(1000, dtype=bool)
+    for start in (240, 480, 720):  # cross-faded, and there alone
+        whole[start : start + 40] = False
+    assert torch.equal(back[whole], x[:1000, 0][whole])
+
+
+def test_mu_law_round_trip():
+    x = torch.linspace(-1, 1, 1001)
+    back = mu_law_expand(label_to_coded(mu_law_encode(x, 9), 9), 9)
+    assert (back - x).abs().max() < 0.02
+    assert mu_law_encode(torch.tensor([-1.0, 0.0, 1.0]), 9).tolist() == [0, 256, 511]
+
+
+def test_prediction_leaves_a_small_unit_excitation():
+    t = np.arange(32_000) / 16_000
+    pulses = (np.diff(np.floor(t * 110), prepend=0) > 0).astype(float)
+    vowel = lfilter([1], [1, -1.7, 0.9], pulses) * 0.05  # one strong formant
+    mel = torch.from_numpy(audio.mel_spectrogram(vowel))[None] / 4
+    known = linear_prediction.predict(mel, 16, 200)
+    samples = lfilter([1, -0.97], [1], vowel)
+    order, excitation = 16, []
+    coefficients = known.coefficients[0].repeat_interleave(50, dim=0).numpy()
+    for n in range(order, len(samples)):
+        excitation.append(samples[n] - coefficients[n] @ samples[n - order : n][::-1])
+    assert np.var(excitation) < 0.2 * np.var(samples)
+    scaled = np.array(excitation) / known.level[0].repeat_interleave(50).numpy()[order:]
+    assert 0.7 < scaled[2000:-2000].std() < 1.4
+    assert abs(float(known.period[0, 40:120].float().median()) - 16_000 / 110) < 8
+
+
+def test_prediction_hears_the_mel_as_the_synthesizer_makes_it():
+    for name in ("SAMPLE_RATE", "N_FFT", "F_MIN", "F_MAX", "MIN_DB", "REFERENCE_DB"):
+        assert getattr(linear_prediction, name) == getattr(audio, name)
+
+
+def test_round_trip_and_wrong_network(model, tmp_path):
+    path = tmp_path / "v.safetensors"
+    write_checkpoint(path, model)
+    assert WaveRNN.from_checkpoint(path).dims == model.dims
+
+
+def test_training_lowers_the_loss(model):
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    samples = (np.sin(np.arange(16_000) / 20) * 8000 + rng.normal(size=16_000) * 100).astype(np.int16)
+    recording = Recording(samples, audio.mel_spectrogram(samples / 32768))
+    module = WaveRNN(model.dims)
+    task = WaveRNNTask(module, [recording], batch_size=4, hops=2)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
+    batch = next(task.batches(0, seed=0))
+    losses = []
+    for _ in range(12):
+        loss, _ = task.loss(batch, 0.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_mixture_loss_is_a_probability():
+    """Summed over all 16-bit levels, the mass is one."""
+    outputs = torch.tensor([0.3, -0.2, 0.1, -0.4, -3.0, -2.0]).repeat(1, 65_536, 1)
+    levels = torch.linspace(-1, 1, 65_536)[None]
+    masses = [-logistic_mixture_loss(outputs[:, i : i + 1], levels[:, i : i + 1]) for i in range(128, 65_536, 257)]
+    assert abs(float(torch.stack(masses).exp().sum()) * 257 - 1) < 0.05
+
+
+def test_bad_dimensions():
+    for wrong in ({"mode": "RNN"}, {"res_out": 6}, {"mode": "MOL", "prediction_order": 4}):
+        with pytest.raises(ValueError):
+            WaveRNNDims(**wrong)

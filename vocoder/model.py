@@ -1,0 +1,367 @@
+"""WaveRNN: mel spectrogram to waveform, one sample after the other.
+
+The network is that of Kalchbrenner et al. (2018) in the two-GRU form whose weights are published
+with Real-Time-Voice-Cloning. Beyond those it can be told to model, instead of the waveform, what
+a linear predictor leaves of it (see `linear_prediction`).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from savedmodels import Checkpoint, CheckpointError, read_checkpoint
+
+from . import linear_prediction
+from .folding import fold, unfold
+from .linear_prediction import PITCH_PERIODS
+
+EXCITATION_RANGE = 16.0  # standard deviations of the excitation that the mu-law covers
+_MOL_MIN_LOG_SCALE = -7.0  # e**-7 of full scale: narrower is finer than 9 bits
+_BLOCK = 250  # samples whose random numbers and conditioning are prepared at once
+
+
+@dataclasses.dataclass(frozen=True)
+class WaveRNNDims:
+    """Everything that shapes a WaveRNN; the defaults are those of the published weights.
+
+    Attributes:
+        mode: "RAW" is a softmax over 2**bits mu-law levels, "MOL" a mixture of `mixtures`
+            logistics over the linear waveform.
+        pad: mel frames of context that the network sees on each side.
+        upsample: factors whose product is the hop.
+        prediction_order: of the linear predictor; 0 models the waveform itself.
+        pitch_reach: with linear prediction, how many samples on either side of the place one
+            pitch period ago the network is shown.
+    """
+
+    mels: int = 80
+    mode: Literal["RAW", "MOL"] = "RAW"
+    bits: int = 9
+    mixtures: int = 10
+    rnn: int = 512
+    fc: int = 512
+    compute: int = 128
+    res_out: int = 128
+    res_blocks: int = 10
+    pad: int = 2
+    upsample: tuple[int, ...] = (5, 5, 8)
+    sample_rate: int = 16_000
+    prediction_order: int = 0
+    pitch_reach: int = 4
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("RAW", "MOL"):
+            raise ValueError(f"mode is {self.mode!r}, not RAW or MOL")
+        if self.prediction_order and self.mode != "RAW":
+            raise ValueError("linear prediction goes with mode RAW")
+        if self.res_out % 4:
+            raise ValueError(f"res_out is {self.res_out}, not a multiple of 4")
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel frame."""
+        return math.prod(self.upsample)
+
+    @property
+    def outputs(self) -> int:
+        return 2**self.bits if self.mode == "RAW" else 3 * self.mixtures
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that a step is told of the past: the coded sample before it. With prediction,
+        also the predicted sample and the true one before it, both in units of the excitation's
+        level, and the coded samples around the place one pitch period ago."""
+        return 3 + 2 * self.pitch_reach + 1 if self.prediction_order else 1
+
+
+class ResBlock(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv1d(channels, channels, 1, bias=False)
+        self.conv2 = nn.Conv1d(channels, channels, 1, bias=False)
+        self.batch_norm1 = nn.BatchNorm1d(channels)
+        self.batch_norm2 = nn.BatchNorm1d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.batch_norm2(self.conv2(F.relu(self.batch_norm1(self.conv1(x)))))
+
+
+class MelResNet(nn.Module):
+    def __init__(self, dims: WaveRNNDims):
+        super().__init__()
+        self.conv_in = nn.Conv1d(dims.mels, dims.compute, 2 * dims.pad + 1, bias=False)
+        self.batch_norm = nn.BatchNorm1d(dims.compute)
+        self.layers = nn.ModuleList(ResBlock(dims.compute) for _ in range(dims.res_blocks))
+        self.conv_out = nn.Conv1d(dims.compute, dims.res_out, 1)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(B, mels, T + 2 pad) -> (B, res_out, T)."""
+        x = F.relu(self.batch_norm(self.conv_in(mel)))
+        for layer in self.layers:
+            x = layer(x)
+        return self.conv_out(x)
+
+
+class SmoothStretch(nn.Module):
+    """Repeats every frame `factor` times, then convolves with a kernel of 2 * factor + 1.
+
+    Every output depends on three frames alone, so both are done as one convolution over frames
+    with an output channel per phase: a sixth of the work.
+    """
+
+    def __init__(self, factor: int):
+        super().__init__()
+        self.factor = factor
+        self.weight = nn.Parameter(torch.full((1, 1, 1, 2 * factor + 1), 1 / (2 * factor + 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, T) -> (rows, T * factor)."""
+        f = self.factor
+        phase, tap = torch.arange(f, device=x.device)[:, None], torch.arange(2 * f + 1, device=x.device)
+        frame = F.one_hot((phase + tap) // f, 3).to(x.dtype)  # which of the three a tap falls on
+        kernel = torch.einsum("ptq,t->pq", frame, self.weight.flatten())
+        return F.conv1d(x[:, None], kernel[:, None], padding=1).transpose(1, 2).flatten(1)
+
+
+class Upsample(nn.Module):
+    """Conditioning at the sample rate: the smoothed mel, and features of a residual network."""
+
+    def __init__(self, dims: WaveRNNDims):
+        super().__init__()
+        self.hop, self.pad = dims.hop, dims.pad
+        self.resnet = MelResNet(dims)
+        # numbered as published, where the stretches between them count
+        self.up_layers = nn.ModuleDict({str(2 * i + 1): SmoothStretch(f) for i, f in enumerate(dims.upsample)})
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, mels, T + 2 pad) -> (B, T * hop, mels), (B, T * hop, res_out)."""
+        features = self.resnet(mel).repeat_interleave(self.hop, dim=2)
+        x = mel.flatten(0, 1)
+        for layer in self.up_layers.values():
+            x = layer(x)
+        margin = self.pad * self.hop
+        smooth = x[:, margin:-margin].unflatten(0, mel.shape[:2])
+        return smooth.transpose(1, 2), features.transpose(1, 2)
+
+
+class WaveRNN(nn.Module):
+    """Mel spectrogram to waveform.
+
+    >>> model = WaveRNN(WaveRNNDims())
+    >>> model(torch.zeros(2, 1000), torch.zeros(2, 80, 1000 // 200 + 4)).shape
+    torch.Size([2, 1000, 512])
+    """
+
+    def __init__(self, dims: WaveRNNDims):
+        super().__init__()
+        self.dims = dims
+        aux = dims.res_out // 4
+        self.upsample = Upsample(dims)
+        self.I = nn.Linear(dims.inputs + dims.mels + aux, dims.rnn)
+        self.rnn1 = nn.GRU(dims.rnn, dims.rnn, batch_first=True)
+        self.rnn2 = nn.GRU(dims.rnn + aux, dims.rnn, batch_first=True)
+        self.fc1 = nn.Linear(dims.rnn + aux, dims.fc)
+        self.fc2 = nn.Linear(dims.fc + aux, dims.fc)
+        self.fc3 = nn.Linear(dims.fc, dims.outputs)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> "WaveRNN":
+        """The published ``vocoder.pt`` or our own file, in eval mode on the CPU.
+
+        Raises:
+            CheckpointError: the file cannot be read or holds another network.
+        """
+        checkpoint = read_checkpoint(path)
+        if checkpoint.dims is None:
+            dims = _published_dims(checkpoint)
+        else:
+            dims = checkpoint.dims_as(WaveRNNDims, cls.__name__)
+        return checkpoint.build(cls, dims, ignore={"step"})
+
+    def forward(self, samples: Tensor, mel: Tensor) -> Tensor:
+        """Teacher-forced: logits of every sample given those before it.
+
+        Args:
+            samples: (B, n), the coded samples in [-1, 1], one step late; (B, n, inputs) with linear
+                prediction (see `WaveRNNDims.inputs`).
+            mel: (B, mels, n / hop + 2 pad) in [-1, 1], a quarter of the synthesizer's range.
+
+        Returns:
+            (B, n, outputs).
+        """
+        mels, features = self.upsample(mel)
+        aux = features.chunk(4, dim=2)
+        samples = samples.unflatten(-1, (-1, 1)) if samples.dim() == 2 else samples
+        x = self.I(torch.cat([samples, mels, aux[0]], dim=2))
+        x = x + self.rnn1(x)[0]
+        x = x + self.rnn2(torch.cat([x, aux[1]], dim=2))[0]
+        x = F.relu(self.fc1(torch.cat([x, aux[2]], dim=2)))
+        x = F.relu(self.fc2(torch.cat([x, aux[3]], dim=2)))
+        return self.fc3(x)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        mel: Tensor,
+        seed: int = 0,
+        target: int | None = 8000,
+        overlap: int = 800,
+        progress: Callable[[float], None] | None = None,
+    ) -> Tensor:
+        """A waveform for one mel spectrogram; the model must be in eval mode.
+
+        Args:
+            mel: (mels, T) in [-4, 4], T >= 1, frame t centred on sample t * hop.
+            seed: of the samples that are drawn.
+            target, overlap: samples per fold and of the cross-fades between folds; target None
+                makes the whole in one piece.
+            progress: called now and then with the share that is done.
+
+        Returns:
+            ((T - 1) * hop,) float32 in [-1, 1] on the CPU; one frame alone gives one hop.
+        """
+        d = self.dims
+        mel = mel.to(self.I.weight) / 4
+        if mel.shape[1] == 1:
+            mel = mel.expand(-1, 2)
+        samples = (mel.shape[1] - 1) * d.hop
+        # The network takes frame t for the samples from t * hop on; the last frame has none.
+        mels, features = self.upsample(F.pad(mel[None], (d.pad, d.pad)))
+        conditions = [mels[0, :samples], features[0, :samples]]
+        if d.prediction_order:
+            known = linear_prediction.predict(mel[None], d.prediction_order, d.hop)
+            per_step = torch.cat([known.coefficients, known.level[..., None], known.period[..., None]], dim=2)[0]
+            conditions.append(per_step.repeat_interleave(samples // len(per_step), dim=0))
+        stacked = torch.cat(conditions, dim=1)
+        if target is None:
+            drawn = self._draw(stacked[None], seed, progress)[0]
+        else:
+            drawn = unfold(self._draw(fold(stacked, target, overlap), seed, progress), overlap)
+        return _deemphasise(drawn[:samples].cpu())
+
+    def _draw(self, conditions: Tensor, seed: int, progress: Callable[[float], None] | None) -> Tensor:
+        """Draws all folds side by side: (folds, n, features) -> (folds, n) pre-emphasised samples."""
+        d = self.dims
+        aux = d.res_out // 4
+        folds, n, _ = conditions.shape
+        mels, a1, a2, a3, a4, prediction = conditions.split(
+            [d.mels, aux, aux, aux, aux, conditions.shape[2] - d.mels - d.res_out], dim=2
+        )
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on every device
+        gru1, gru2 = _gru_weights(self.rnn1), _gru_weights(self.rnn2)
+        h1 = h2 = conditions.new_zeros(folds, d.rnn)
+        told = conditions.new_zeros(folds, 1)
+        past = conditions.new_zeros(folds, max(d.prediction_order, 1))
+        samples = conditions.new_empty(n, folds)
+        if d.prediction_order:
+            reach = torch.arange(-d.pitch_reach, d.pitch_reach + 1, device=conditions.device)
+            heard = conditions.new_zeros(folds, PITCH_PERIODS[1] + d.pitch_reach + n)  # coded, of all time
+        for start in range(0, n, _BLOCK):
+            block = slice(start, min(start + _BLOCK, n))
+            known = F.linear(
+                torch.cat([mels[:, block], a1[:, block]], dim=2), self.I.weight[:, d.inputs :], self.I.bias
+            )
+            noise = torch.rand(known.shape[1], folds, 2, generator=generator).to(known)
+            if d.prediction_order:
+                now = torch.arange(start, block.stop, device=conditions.device) + heard.shape[1] - n
+                # a period may be shorter than the reach only where a fold is padded with zeros
+                ago = prediction[:, block, -1].long().clamp(min=d.pitch_reach + 1)
+                places = (now - ago)[..., None] + reach
+            for i in range(known.shape[1]):
+                t = start + i
+                if d.prediction_order:
+                    level = prediction[:, t, -2].clamp(min=1e-8)
+                    predicted = (past * prediction[:, t, :-2]).sum(dim=1)
+                    scaled = torch.stack([predicted, past[:, 0]], dim=1) / level[:, None]
+                    told = torch.cat([told, scaled, heard.gather(1, places[:, i])], dim=1)
+                x = known[:, i] + told @ self.I.weight[:, : d.inputs].T
+                h1 = torch.gru_cell(x, h1, *gru1)
+                x = x + h1
+                h2 = torch.gru_cell(torch.cat([x, a2[:, t]], dim=1), h2, *gru2)
+                x = x + h2
+                x = F.relu(self.fc1(torch.cat([x, a3[:, t]], dim=1)))
+                x = F.relu(self.fc2(torch.cat([x, a4[:, t]], dim=1)))
+                coded = self._pick(self.fc3(x), noise[i])
+                if d.prediction_order:
+                    sample = predicted + mu_law_expand(coded, d.bits) * EXCITATION_RANGE * level
+                    past = torch.cat([sample[:, None], past[:, :-1]], dim=1)
+                    heard[:, t + heard.shape[1] - n] = coded
+                else:
+                    sample = mu_law_expand(coded, d.bits) if d.mode == "RAW" else coded
+                told = coded[:, None]
+                samples[t] = sample
+            if progress:
+                progress(block.stop / n)
+        return samples.T
+
+    def _pick(self, outputs: Tensor, noise: Tensor) -> Tensor:
+        """Coded samples (B,) in [-1, 1] from outputs (B, outputs), by inversion of uniform noise (B, 2)."""
+        if self.dims.mode == "RAW":
+            cumulated = outputs.softmax(dim=1).cumsum(dim=1)
+            label = (cumulated < noise[:, :1] * cumulated[:, -1:]).sum(dim=1)
+            return label_to_coded(label, self.dims.bits)
+        logits, means, log_scales = outputs.unflatten(1, (3, -1)).unbind(dim=1)
+        cumulated = logits.softmax(dim=1).cumsum(dim=1)
+        which = (cumulated < noise[:, :1] * cumulated[:, -1:]).sum(dim=1, keepdim=True)
+        u = noise[:, 1:].clamp(1e-5, 1 - 1e-5)
+        scale = log_scales.gather(1, which).clamp(min=_MOL_MIN_LOG_SCALE).exp()
+        return (means.gather(1, which) + scale * (u.log() - (1 - u).log()))[:, 0].clamp(-1, 1)
+
+
+def mu_law_encode(samples: Tensor, bits: int) -> Tensor:
+    """Samples in [-1, 1] -> labels 0 to 2**bits - 1 (ITU-T G.711's law with mu = 2**bits - 1)."""
+    mu = 2**bits - 1
+    x = samples.clamp(-1, 1)
+    coded = x.sign() * torch.log1p(mu * x.abs()) / math.log1p(mu)
+    return ((coded + 1) / 2 * mu + 0.5).long()
+
+
+def label_to_coded(label: Tensor, bits: int) -> Tensor:
+    """Labels -> [-1, 1], still on the mu-law's scale: what the network is told of the past."""
+    return 2 * label.float() / (2**bits - 1) - 1
+
+
+def mu_law_expand(coded: Tensor, bits: int) -> Tensor:
+    """[-1, 1] on the mu-law's scale -> samples in [-1, 1]."""
+    mu = 2**bits - 1
+    return coded.sign() * torch.expm1(coded.abs() * math.log1p(mu)) / mu
+
+
+def _deemphasise(samples: Tensor, coefficient: float = 0.97) -> Tensor:
+    from scipy.signal import lfilter
+
+    restored = torch.from_numpy(lfilter([1.0], [1.0, -coefficient], samples.numpy()))
+    return restored.float().clamp(-1, 1)
+
+
+def _gru_weights(gru: nn.GRU) -> tuple[Tensor, ...]:
+    return gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0
+
+
+def _published_dims(checkpoint: Checkpoint) -> WaveRNNDims:
+    """Dimensions read off a published file's shapes; its hop and bits follow from the layer sizes."""
+    t = checkpoint.tensors
+    try:
+        outputs, fc = t["fc3.weight"].shape
+        mixture = outputs == 30
+        factors = sorted(int(k.split(".")[2]) for k in t if k.startswith("upsample.up_layers."))
+        return WaveRNNDims(
+            mels=t["upsample.resnet.conv_in.weight"].shape[1],
+            mode="MOL" if mixture else "RAW",
+            bits=9 if mixture else outputs.bit_length() - 1,
+            rnn=t["I.weight"].shape[0],
+            fc=fc,
+            compute=t["upsample.resnet.conv_in.weight"].shape[0],
+            res_out=t["upsample.resnet.conv_out.weight"].shape[0],
+            res_blocks=sum(k.endswith("conv1.weight") for k in t),
+            pad=t["upsample.resnet.conv_in.weight"].shape[2] // 2,
+            upsample=tuple(t[f"upsample.up_layers.{i}.weight"].shape[3] // 2 for i in factors),
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}: not a WaveRNN checkpoint ({error} is missing or odd)") from error
