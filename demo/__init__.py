@@ -1,0 +1,1 @@
+"""The Gradio page: reads input, calls the library, shows the result."""

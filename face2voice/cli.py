@@ -1,0 +1,283 @@
+"""The command line: reads options, calls the library, says how it went.
+
+Heavy imports stand inside the commands, so that ``--help`` and a wrong option answer at once.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from savedmodels import Face2VoiceError, InputError, find_bundle, list_bundles, write_atomically
+
+if TYPE_CHECKING:
+    from .pipeline import Face2Voice
+    from .voice import Voice
+
+app = typer.Typer(
+    help="Speak any sentence in a voice that suits a face.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+models = typer.Typer(help="The bundles of weights on this machine.", no_args_is_help=True)
+app.add_typer(models, name="models")
+recipe = typer.Typer(help="Make a bundle from data.", no_args_is_help=True)
+app.add_typer(recipe, name="recipe")
+
+RECIPE_STEPS = (
+    "bank",
+    "features",
+    "portraits",
+    "face_encoder",
+    "g2p",
+    "synthesizer",
+    "vocoder",
+    "speech_encoder",
+    "bundle",
+)
+
+_to_user = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Sound file to write: .wav, .flac or .ogg.")]
+Text = Annotated[str | None, typer.Option(help="What to say.")]
+TextFile = Annotated[Path | None, typer.Option(help="File with what to say, UTF-8.")]
+Faces = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--face",
+        help="Photo; several are averaged. A number besides chooses among its faces, 0 being the largest.",
+    ),
+]
+BundleName = Annotated[str, typer.Option("--bundle", help="Name of a bundle, or a folder laid out like one.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same samples on the same device.")]
+Speed = Annotated[float, typer.Option(help="Factor on the tempo, 0.5 to 2.")]
+Pause = Annotated[float, typer.Option(help="Factor on the silences between sentences, 0 to 5.")]
+VocoderName = Annotated[str, typer.Option("--vocoder", help="wavernn or griffin-lim.")]
+LegacyApp = Annotated[bool, typer.Option(help="Feed the face as the first Face2Voice web app did (BGR, 0 to 1).")]
+
+
+@app.command()
+def speak(
+    out: Out,
+    text: Text = None,
+    text_file: TextFile = None,
+    face: Faces = None,
+    voice: Annotated[list[Path] | None, typer.Option(help="Saved voice; several are mixed.")] = None,
+    bundle: BundleName = "default",
+    device: Device = "auto",
+    seed: Seed = 0,
+    speed: Speed = 1.0,
+    pause: Pause = 1.0,
+    vocoder: VocoderName = "wavernn",
+    legacy_app: LegacyApp = False,
+) -> None:
+    """Say a text in the voice that suits a face."""
+    if bool(face) == bool(voice):
+        raise InputError("give a photo with --face, or a saved voice with --voice")
+    from .voice import Voice
+
+    def find_voice(tts: "Face2Voice") -> "Voice":
+        if voice:
+            return Voice.mix([Voice.load(path) for path in voice])
+        return _voice_from_faces(tts, face, legacy_app)
+
+    _say(find_voice, text, text_file, out, bundle, device, seed, speed, pause, vocoder)
+
+
+@app.command()
+def clone(
+    out: Out,
+    speech: Annotated[Path, typer.Option(help="Clip of the person, some seconds long.")],
+    text: Text = None,
+    text_file: TextFile = None,
+    bundle: BundleName = "default",
+    device: Device = "auto",
+    seed: Seed = 0,
+    speed: Speed = 1.0,
+    pause: Pause = 1.0,
+    vocoder: VocoderName = "wavernn",
+) -> None:
+    """Say a text in the voice of a speech clip."""
+    _say(
+        lambda tts: tts.voice_from_speech(speech),
+        *(text, text_file, out, bundle, device, seed, speed, pause, vocoder),
+    )
+
+
+@app.command()
+def embed(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Voice file to write, .npz.")],
+    face: Faces = None,
+    speech: Annotated[Path | None, typer.Option(help="Clip of the person, some seconds long.")] = None,
+    bundle: BundleName = "default",
+    device: Device = "auto",
+    legacy_app: LegacyApp = False,
+) -> None:
+    """Save the voice of a face or of a speech clip, for `speak --voice`."""
+    if bool(face) == bool(speech):
+        raise InputError("give a photo with --face, or a clip with --speech")
+    if out.suffix != ".npz":
+        raise InputError(f"{out}: end the name in .npz")
+    from .pipeline import Face2Voice
+
+    tts = Face2Voice.load(bundle, device)
+    voice = _voice_from_faces(tts, face, legacy_app) if face else tts.voice_from_speech(speech)
+    voice.save(out)
+    _to_user.print(f"{out}: the voice of {voice.source}")
+
+
+@models.command("list")
+def list_models() -> None:
+    """Show the bundles and their parts."""
+    table = Table("bundle", "part", "file", "MiB")
+    for bundle in list_bundles():
+        for part, path in bundle.parts.items():
+            table.add_row(bundle.name, part, str(path), f"{path.stat().st_size / 2**20:.1f}")
+    Console().print(table)
+
+
+@models.command()
+def verify(bundle: Annotated[str, typer.Argument(help="Name or folder.")] = "default") -> None:
+    """Check every file of a bundle against its recorded SHA-256."""
+    results = find_bundle(bundle).verify()
+    for path, good in results.items():
+        verdict = {True: "good", False: "damaged or missing", None: "no SHA-256 recorded"}[good]
+        print(f"{path}: {verdict}")
+    bad = [str(path) for path, good in results.items() if good is False]
+    if bad:
+        raise InputError(f"{', '.join(bad)}: not what was published; fetch it again")
+
+
+@recipe.command("default")
+def recipe_default(
+    data: Annotated[Path, typer.Option(help="Folder with faces/voteview and speech/.")],
+    work: Annotated[Path, typer.Option(help="Folder for everything in between; a second run goes on from it.")] = Path(
+        "runs/default"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("savedmodels/default"),
+    minutes: Annotated[float, typer.Option(min=0, help="Time budget of the trainings, on two cores.")] = 180.0,
+    seed: Seed = 0,
+    only: Annotated[str | None, typer.Option(help="One step: " + ", ".join(RECIPE_STEPS))] = None,
+) -> None:
+    """Make the default bundle: voice bank, four trainings, weights. Resumes."""
+    logging.getLogger().setLevel(logging.INFO)
+    if only and only not in RECIPE_STEPS:
+        raise InputError(f"no step {only!r}: choose one of {', '.join(RECIPE_STEPS)}")
+    from .recipes.default import DefaultRecipe
+
+    steps = DefaultRecipe(data.absolute(), work.absolute(), out.absolute(), minutes * 60, seed)
+    getattr(steps, only)() if only else steps.run()
+
+
+@app.command()
+def evaluate(
+    faces: Annotated[Path, typer.Option(help="Folder of the voteview portraits: members.csv and images/.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file to write, with every sentence.")] = None,
+    bundle: BundleName = "default",
+    people: Annotated[int, typer.Option(min=2, help="Held-out people, half of them women.")] = 30,
+    voices: Annotated[int, typer.Option(min=2, help="How many of them speak Harvard sentences.")] = 4,
+    sentences: Annotated[int, typer.Option(min=1, max=40, help="Harvard sentences per voice.")] = 20,
+    vocoder: VocoderName = "wavernn",
+    device: Device = "auto",
+) -> None:
+    """Measure a bundle: sex by pitch over held-out portraits, word error rate by a speech recogniser."""
+    from .evaluation import evaluate as run
+    from .pipeline import Face2Voice
+
+    with _progress("evaluating") as advance:
+        figures = run(Face2Voice.load(bundle, device), faces, people, voices, sentences, vocoder, advance)
+    if out:
+        write_atomically(out, json.dumps(figures, indent=2).encode())
+    Console().print_json(json.dumps({key: figures[key] for key in ("bundle", "vocoder", "sex", "intelligibility")}))
+
+
+def _say(
+    find_voice: Callable[["Face2Voice"], "Voice"],
+    text: str | None,
+    text_file: Path | None,
+    out: Path,
+    bundle: str,
+    device: str,
+    seed: int,
+    speed: float,
+    pause: float,
+    vocoder: str,
+) -> None:
+    text = _read_text(text, text_file)
+    from .pipeline import Face2Voice, check_sound_path
+
+    check_sound_path(out)
+    tts = Face2Voice.load(bundle, device)
+    tts.pieces(text)  # a text that cannot be spoken is told before any work on the voice
+    voice = find_voice(tts)
+    started = time.perf_counter()
+    with _progress("speaking") as advance:
+        speech = tts.speak(text, voice, seed, speed, pause, vocoder, advance)
+    elapsed = time.perf_counter() - started
+    speech.save(out)
+    if speech.truncated:
+        _to_user.print("warning: a part of the text was cut off; try another --seed")
+    stages = ", ".join(f"{stage} {seconds / speech.duration:.2f}" for stage, seconds in speech.seconds.items())
+    _to_user.print(
+        f"{out}: {speech.duration:.1f} s of speech, real-time factor {elapsed / speech.duration:.2f} ({stages})"
+    )
+
+
+def _voice_from_faces(tts: "Face2Voice", values: list[str], legacy_app: bool) -> "Voice":
+    """Photos and at most one index from the values of ``--face``."""
+    indices = [value for value in values if value.isdigit() and not os.path.exists(value)]
+    photos = [value for value in values if value not in indices]
+    if not photos or len(indices) > 1:
+        raise InputError("give --face a photo, and besides at most one number")
+    return tts.voice_from_face(photos, int(indices[0]) if indices else None, legacy_app=legacy_app)
+
+
+def _read_text(text: str | None, text_file: Path | None) -> str:
+    if (text is None) == (text_file is None):
+        raise InputError("give what to say with --text or --text-file, one of them")
+    if text is not None:
+        return text
+    try:
+        return text_file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{text_file}: cannot be read as UTF-8 text ({error})") from error
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr where a person is watching; yields what to call with the share done."""
+    columns = (TextColumn(label), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=_to_user, transient=True, disable=not _to_user.is_terminal) as bar:
+        task = bar.add_task(label, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def main() -> None:
+    """Runs the command; what the user can mend is one line on stderr and status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:
+        status = _fail(error.format_message())
+    except Face2VoiceError as error:
+        status = _fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        status = 130
+    sys.exit(status)
+
+
+def _fail(message: str) -> int:
+    _to_user.print("face2voice:", " ".join(message.split()), markup=False)
+    return 2

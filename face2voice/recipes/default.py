@@ -1,0 +1,273 @@
+"""How the default bundle is made, from nothing but packages and the folder of data.
+
+Every step leaves a file in the work folder and is skipped once that is there; a training that is
+cut short goes on from its last checkpoint. The two long trainings run side by side, a core each.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+
+from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims, SpeechSpeakerEncoder, SpeechSpeakerEncoderDims
+from encoder.audio import load_prepared
+from encoder.distil import DistilTask, Lessons, agreement
+from encoder.dlib_resnet import read_dlib_dat
+from encoder.face import crop_from_photo, faces_to_tensor, find_detector
+from encoder.train import ProjectionTask
+from face2voice.corpora import Utterance, read_manifest
+from face2voice.training import Schedule, fit
+from savedmodels import Bundle, InputError, write_atomically, write_checkpoint
+from synthesizer import Tacotron, TacotronDims
+from synthesizer.audio import mel_spectrogram
+from synthesizer.text import PHONES, load_lexicon, to_phones
+from synthesizer.train import Example, TacotronTask
+from vocoder import WaveRNN, WaveRNNDims
+from vocoder.train import Recording, WaveRNNTask
+
+from .features import Features, compute_features
+from .sources import FACE_DESCRIPTOR, GE2E_TEACHER, Portrait, read_voteview
+from .voicebank import build_bank, pseudo_speakers, script, wordnet_sentences
+
+log = logging.getLogger(__name__)
+
+TEXTS = 3600
+DEV_TEXTS = 60  # kept out of the synthesizer's training
+AGE_WIDTH = 8.0  # years; how far apart face and voice may be
+
+SYNTHESIZER = TacotronDims(
+    symbols=PHONES.symbols,
+    spelling=PHONES.spelling,
+    embedding=128,
+    encoder=128,
+    decoder=128,
+    lstm=256,
+    postnet=96,
+    postnet_kernels=3,
+    highways=2,
+    max_r=5,
+    r=5,
+)
+VOCODER = WaveRNNDims(bits=8, rnn=96, fc=96, compute=64, res_out=64, res_blocks=4, prediction_order=16)
+SPEECH_ENCODER = SpeechSpeakerEncoderDims(hidden=256, layers=2, log_mels=True)
+FACE_ENCODER = FaceSpeakerEncoderDims(backbone="dlib_resnet", features=128)
+
+# Share of the time budget. The synthesizer and the vocoder run at once.
+SHARES = {"synthesizer": 0.75, "vocoder": 0.75, "speech_encoder": 0.15, "g2p": 0.08, "face_encoder": 0.005}
+
+# The C library gives freed memory back to the system and takes it anew at every step; on some
+# machines the page faults cost more than the arithmetic.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
+
+@dataclasses.dataclass(frozen=True)
+class DefaultRecipe:
+    """The steps, in the order of their names in `STEPS`.
+
+    Attributes:
+        data: folder with ``faces/voteview`` and ``speech/LibriSpeech``, ``speech/speechocean762``.
+        work: folder for everything in between.
+        out: folder of the bundle.
+        seconds: time budget of the trainings.
+        seed: of everything that is drawn.
+    """
+
+    data: Path
+    work: Path
+    out: Path
+    seconds: float = 3 * 3600.0
+    seed: int = 0
+
+    def run(self) -> None:
+        """All steps; resumes."""
+        for step in ("bank", "features", "portraits", "face_encoder", "g2p"):
+            getattr(self, step)()
+        self._side_by_side("synthesizer", "vocoder")
+        self.speech_encoder()
+        self.bundle()
+
+    # ---- data
+
+    def bank(self) -> list[Utterance]:
+        """The voice bank: some 7,000 sentences by 48 pseudo-speakers."""
+        manifest = self.work / "bank" / "manifest.jsonl"
+        if not manifest.is_file():
+            lexicon = load_lexicon()
+            texts = script(wordnet_sentences(), lambda w: w.lower() in lexicon, TEXTS, self.seed)
+            build_bank(manifest.parent, texts, pseudo_speakers(seed=self.seed), seed=self.seed, workers=4)
+        return read_manifest(manifest)
+
+    def features(self) -> Features:
+        """Mels of the bank and the published encoder's embeddings of it."""
+        teacher = GE2E_TEACHER.fetch(self.work / "teacher")
+        return compute_features(self.work / "bank" / "features.npz", self.bank(), teacher)
+
+    def portraits(self) -> tuple[list[Portrait], np.ndarray]:
+        """The portraits on which a face was found, and their descriptors (n, 128)."""
+        portraits = read_voteview(self.data / "faces" / "voteview")
+        stored = self.work / "portraits.npz"
+        if not stored.is_file():
+            encoder, detector = self._untrained_face_encoder(), find_detector("dlib")
+            found, features = [], []
+            for i, portrait in enumerate(portraits):
+                try:
+                    crop = faces_to_tensor(crop_from_photo(portrait.photo, detector=detector))
+                except InputError as error:
+                    log.warning("%s", error)
+                    continue
+                with torch.inference_mode():
+                    features.append(encoder.features(crop)[0].numpy())
+                found.append(i)
+            np.savez(stored, ok=found, features=np.stack(features))
+        with np.load(stored) as file:
+            return [portraits[i] for i in file["ok"]], file["features"]
+
+    # ---- trainings
+
+    def face_encoder(self) -> Path:
+        """Descriptor to voice: each portrait with the bank's speakers of its sex and about its age."""
+        portraits, features = self.portraits()
+        speakers, voices = self._bank_speakers()
+        learning = [i for i, portrait in enumerate(portraits) if not portrait.held_out]
+        likelihood = np.array(
+            [
+                [
+                    (portraits[i].sex == s.sex) * np.exp(-0.5 * ((portraits[i].age - s.age) / AGE_WIDTH) ** 2) + 1e-12
+                    for s in speakers
+                ]
+                for i in learning
+            ]
+        )
+        likelihood /= likelihood.sum(axis=1, keepdims=True)
+        task = ProjectionTask(self._untrained_face_encoder(), features[learning], voices, likelihood)
+        return self._fit("face_encoder", task, learning_rate=1e-3)
+
+    def synthesizer(self) -> Path:
+        """Tacotron on the bank."""
+        torch.manual_seed(self.seed)
+        schedule = ((0.0, 5), (0.35, 4), (0.6, 3))
+        task = TacotronTask(Tacotron(SYNTHESIZER), self._examples(), schedule=schedule)
+        return self._fit("synthesizer", task, learning_rate=1e-3)
+
+    def vocoder(self) -> Path:
+        """WaveRNN on a third of the bank and of the real speech."""
+        features = self.features()
+        recordings = [
+            Recording(sf.read(utterance.audio, dtype="int16")[0], features.mel(i))
+            for i, utterance in enumerate(self.bank())
+            if i % 3 == 0
+        ]
+        for path in sorted((self.data / "speech" / "LibriSpeech").rglob("*.flac"))[20::3]:
+            samples, _ = sf.read(path, dtype="int16")
+            recordings.append(Recording(samples, mel_spectrogram(samples / 32768).astype(np.float16)))
+        torch.manual_seed(self.seed)
+        return self._fit("vocoder", WaveRNNTask(WaveRNN(VOCODER), recordings), learning_rate=3e-3, clip=4.0)
+
+    def speech_encoder(self) -> Path:
+        """A smaller GE2E encoder that answers as the published one does."""
+        stored = self.work / "lessons.npz"
+        if not stored.is_file():
+            teacher = SpeechSpeakerEncoder.from_checkpoint(GE2E_TEACHER.fetch(self.work / "teacher"))
+            Lessons.collect(teacher, self._clips()).save(stored)
+        learned, apart = Lessons.load(stored).split()
+        torch.manual_seed(self.seed)
+        task = DistilTask(SpeechSpeakerEncoder(SPEECH_ENCODER), learned)
+        path = self._fit("speech_encoder", task, learning_rate=2e-3)
+        figures = agreement(SpeechSpeakerEncoder.from_checkpoint(path), apart)
+        write_atomically(path.with_name("figures.json"), json.dumps(figures, indent=2).encode())
+        log.info("speech encoder, speakers held out: %s", figures)
+        return path
+
+    # ---- the bundle
+
+    def bundle(self) -> None:
+        """The finished networks in half precision, and their SHA-256."""
+        networks = {
+            "face_encoder": FaceSpeakerEncoder,
+            "speech_encoder": SpeechSpeakerEncoder,
+            "synthesizer": Tacotron,
+            "vocoder": WaveRNN,
+        }
+        for part, network in networks.items():
+            model = network.from_checkpoint(self.work / part / "model.safetensors")
+            write_checkpoint(self.out / f"{part}.safetensors", model, dtype=torch.float16)
+        Bundle(self.out.name, self.out).record()
+
+    # ---- helpers
+
+    def _fit(self, part: str, task: object, learning_rate: float, clip: float = 1.0) -> Path:
+        schedule = Schedule(self.seconds * SHARES[part], learning_rate, final=0.03, clip=clip)
+        return fit(task, self.work / part, schedule, self.seed)
+
+    def _side_by_side(self, *steps: str) -> None:
+        """Runs steps as processes of their own, one thread each."""
+        environment = {**os.environ, **_KEEP_MEMORY, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "face2voice", "recipe", "default", "--data", str(self.data)]
+        command += ["--work", str(self.work), "--out", str(self.out), "--minutes", str(self.seconds / 60)]
+        command += ["--seed", str(self.seed), "--only"]
+        processes = [subprocess.Popen([*command, step], env=environment) for step in steps]
+        failed = [step for step, process in zip(steps, processes, strict=True) if process.wait()]
+        if failed:
+            raise InputError(f"{', '.join(failed)}: stopped early; run the recipe again, it goes on from there")
+
+    def _untrained_face_encoder(self) -> FaceSpeakerEncoder:
+        torch.manual_seed(self.seed)
+        encoder = FaceSpeakerEncoder(FACE_ENCODER)
+        encoder.resnet.load_state_dict(read_dlib_dat(FACE_DESCRIPTOR.fetch(self.work / "teacher")))
+        return encoder.eval()
+
+    def _bank_speakers(self) -> tuple[list[Utterance], np.ndarray]:
+        """One utterance of each speaker of the bank (for its sex and age), and the speakers' mean embeddings."""
+        by_speaker = self._by_speaker()
+        bank, voices = self.bank(), self.features().voices
+        means = []
+        for utterances in by_speaker.values():
+            known = voices[[i for i in utterances if voices[i].any()]]
+            means.append(known.mean(axis=0) / np.linalg.norm(known.mean(axis=0)))
+        return [bank[utterances[0]] for utterances in by_speaker.values()], np.stack(means)
+
+    def _clips(self) -> Iterator[tuple[np.ndarray, str]]:
+        """Prepared speech and its speaker: real adults and children, and some of the bank."""
+        speech = self.data / "speech"
+        files = [(path, path.parts[-3]) for path in sorted((speech / "LibriSpeech").rglob("*.flac"))]
+        for folder in sorted((speech / "speechocean762" / "WAVE").iterdir()):
+            files += [(path, folder.name) for path in sorted(folder.iterdir())[:8]]
+        for utterances in self._by_speaker().values():
+            files += [(self.bank()[i].audio, self.bank()[i].speaker) for i in utterances[:12]]
+        for path, speaker in files:
+            try:
+                yield load_prepared(path), speaker
+            except InputError as error:
+                log.warning("%s", error)
+
+    def _by_speaker(self) -> dict[str, list[int]]:
+        by_speaker: dict[str, list[int]] = {}
+        for i, utterance in enumerate(self.bank()):
+            by_speaker.setdefault(utterance.speaker, []).append(i)
+        return by_speaker
+
+    def _examples(self) -> list[Example]:
+        """The bank without `DEV_TEXTS` texts, each utterance with a voice between its speaker's mean
+        and one single utterance's: predicted voices will not be exact either."""
+        bank, features = self.bank(), self.features()
+        texts = sorted({utterance.text for utterance in bank})
+        kept_out = set(np.random.default_rng(1).choice(texts, DEV_TEXTS, replace=False))
+        rng = np.random.default_rng(self.seed)
+        examples = []
+        for utterances, mean in zip(self._by_speaker().values(), self._bank_speakers()[1], strict=True):
+            known = features.voices[[i for i in utterances if features.voices[i].any()]]
+            for i in utterances:
+                if bank[i].text in kept_out:
+                    continue
+                voice = mean + rng.uniform(0, 0.8) * (known[rng.integers(len(known))] - mean)
+                symbols = PHONES.encode(to_phones(bank[i].text))
+                examples.append(Example(symbols, features.mel(i), voice / np.linalg.norm(voice)))
+        return examples
