@@ -8,9 +8,9 @@ from synthetic import golden, probe_inputs, relative_error, write_published
 
 from savedmodels import write_checkpoint
 from synthesizer import audio
-from vocoder import WaveRNN, WaveRNNDims, linear_prediction
+from vocoder import WaveRNN, WaveRNNDims, linear_prediction, sequential
 from vocoder.folding import fold, unfold
-from vocoder.model import label_to_coded, mu_law_encode, mu_law_expand
+from vocoder.mu_law import label_to_coded, mu_law_encode, mu_law_expand
 from vocoder.train import Recording, WaveRNNTask, logistic_mixture_loss
 
 SMALL = {"rnn": 8, "fc": 8, "compute": 8, "res_out": 8, "res_blocks": 1}
@@ -42,9 +42,10 @@ def test_published_reference(tmp_path):
     assert relative_error(logits[:, ::50], golden()["vocoder_logits"]) < 1e-4
 
 
+@pytest.mark.parametrize("engine", ["auto", "folded"])
 @pytest.mark.parametrize("frames", [1, 2, 3, 19])
-def test_any_length(model, frames):
-    samples = model.generate(torch.randn(80, frames), target=1000, overlap=200)
+def test_any_length(model, frames, engine):
+    samples = model.generate(torch.randn(80, frames), engine=engine, target=1000, overlap=200)
     assert samples.shape == (max(frames - 1, 1) * 200,)
     assert samples.dtype == torch.float32
     assert samples.abs().max() <= 1
@@ -57,19 +58,29 @@ def test_seed_decides(model):
     assert not torch.equal(first, other)
 
 
-def test_generation_agrees_with_teacher_forcing():
-    """What generation draws, told to the network again, makes its draws likely: the two paths are one network."""
+@pytest.mark.parametrize("mode", ["raw", "prediction"])
+def test_engines_are_one_network(mode):
+    """In one fold, with draws that are nearly certain, both engines make the same samples."""
     torch.manual_seed(0)
-    model = WaveRNN(MODES["raw"]).eval()
-    torch.nn.init.normal_(model.fc3.weight, std=20.0)  # nearly certain draws
-    mel = torch.randn(80, 4)
-    emphasised = lfilter([1, -0.97], [1], model.generate(mel, target=None).numpy())
-    labels = mu_law_encode(torch.from_numpy(emphasised).float()[None], 6)
-    padded = torch.nn.functional.pad(mel[None] / 4, (2, 2))[:, :, :-1]
-    told = torch.nn.functional.pad(label_to_coded(labels, 6), (1, -1))
-    told[:, 0] = 0
-    logits = model(told, padded)
-    assert (logits.argmax(dim=2) == labels).float().mean() > 0.9
+    model = WaveRNN(MODES[mode]).eval()
+    torch.nn.init.normal_(model.fc3.weight, std=1e4)
+    mel = torch.randn(80, 6)
+    one = model.generate(mel, engine="sequential")
+    other = model.generate(mel, engine="folded", target=2000, overlap=100)
+    assert (one - other).abs().median() < 1e-4
+
+
+def test_generation_agrees_with_teacher_forcing():
+    """Draws that are nearly certain, told to the network again, are what it finds most likely."""
+    torch.manual_seed(0)
+    model = WaveRNN(MODES["raw"]).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.fc3.weight, std=1e4)
+    mel = torch.randn(1, 80, 3 + 4) / 4
+    mels, features = model.upsample(mel)
+    drawn = sequential.draw(model, mels[0], features[0, ::200], None, seed=0)
+    labels = mu_law_encode(drawn[None], 6)
+    told = torch.nn.functional.pad(label_to_coded(labels, 6), (1, -1))  # nothing is told to the first step
+    assert (model(told, mel).argmax(dim=2) == labels).float().mean() > 0.95
 
 
 def test_fold_and_unfold():

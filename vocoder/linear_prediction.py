@@ -32,13 +32,13 @@ _ENVELOPE_BINS = 15  # width over which the harmonics' peaks and valleys average
 
 
 class Prediction(NamedTuple):
-    """What the mel says of the samples to come, per step of a quarter of a hop.
+    """What the mel says of the samples to come, per step of a quarter of a hop; "..." is the batch.
 
     Attributes:
-        coefficients: (B, steps, order) so that ``prediction[n] = sum_k c[k] * x[n - 1 - k]`` of
+        coefficients: (..., steps, order) so that ``prediction[n] = sum_k c[k] * x[n - 1 - k]`` of
             the pre-emphasised waveform.
-        level: (B, steps), standard deviation of what the prediction leaves.
-        period: (B, steps) int64, samples since the last pitch period; meaningless in unvoiced sound.
+        level: (..., steps), standard deviation of what the prediction leaves.
+        period: (..., steps) int64, samples since the last pitch period; meaningless in unvoiced sound.
     """
 
     coefficients: Tensor
@@ -50,20 +50,20 @@ def predict(mel: Tensor, order: int, hop: int) -> Prediction:
     """The prediction for every sample between the first frame and the last.
 
     Args:
-        mel: (B, bands, frames) in [-1, 1], frame t centred on sample t * hop.
+        mel: (..., bands, frames) in [-1, 1], frame t centred on sample t * hop.
 
     Returns:
         steps = (frames - 1) * 4, a step of hop / 4 samples.
     """
-    at = (torch.arange((mel.shape[2] - 1) * _STEPS_PER_HOP, device=mel.device) + 0.5) / _STEPS_PER_HOP
+    at = (torch.arange((mel.shape[-1] - 1) * _STEPS_PER_HOP, device=mel.device) + 0.5) / _STEPS_PER_HOP
     low = at.long()
-    between = mel[:, :, low] + (mel[:, :, low + 1] - mel[:, :, low]) * (at - low)
-    decibels = ((between + 1) / 2 * -MIN_DB + MIN_DB + REFERENCE_DB).transpose(1, 2)
-    to_bins, to_lags, window, to_periods = (x.to(mel.device) for x in _maps(mel.shape[1], order))
+    between = mel[..., low] + (mel[..., low + 1] - mel[..., low]) * (at - low)
+    decibels = ((between + 1) / 2 * -MIN_DB + MIN_DB + REFERENCE_DB).mT
+    to_bins, to_lags, window, to_periods = (x.to(mel.device) for x in _maps(mel.shape[-2], order))
     spectrum = decibels @ to_bins[:-1] + to_bins[-1]
-    period = (_harmonics(spectrum) @ to_periods).argmax(dim=2) + PITCH_PERIODS[0]
+    period = (_harmonics(spectrum) @ to_periods).argmax(dim=-1) + PITCH_PERIODS[0]
     power = 10 ** (spectrum / 10)
-    power = power + _NOISE_FLOOR * power.mean(dim=2, keepdim=True)
+    power = power + _NOISE_FLOOR * power.mean(dim=-1, keepdim=True)
     lags = (power @ to_lags) * window
     coefficients, error = _levinson(lags)
     window_energy = 0.375 * N_FFT  # of a Hann window
@@ -71,7 +71,7 @@ def predict(mel: Tensor, order: int, hop: int) -> Prediction:
 
 
 def _harmonics(spectrum: Tensor) -> Tensor:
-    """(B, steps, bins) in decibels -> (B, steps, low bins): what stands above or below the envelope."""
+    """(..., steps, bins) in decibels -> (..., steps, low bins): what stands above or below the envelope."""
     low = round(_PITCH_MAX_HZ * N_FFT / SAMPLE_RATE) + 1
     margin = _ENVELOPE_BINS // 2
     padded = F.pad(spectrum[..., : low + margin], (margin, 0), mode="replicate")

@@ -13,17 +13,16 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from scipy.signal import lfilter
 from torch import Tensor, nn
 
 from savedmodels import Checkpoint, CheckpointError, read_checkpoint
 
-from . import linear_prediction
-from .folding import fold, unfold
-from .linear_prediction import PITCH_PERIODS
+from . import folding, sequential
+from .linear_prediction import predict
+from .mu_law import PREEMPHASIS
 
-EXCITATION_RANGE = 16.0  # standard deviations of the excitation that the mu-law covers
-_MOL_MIN_LOG_SCALE = -7.0  # e**-7 of full scale: narrower is finer than 9 bits
-_BLOCK = 250  # samples whose random numbers and conditioning are prepared at once
+_WIDEST_SEQUENTIAL = 256  # units; beyond, a step's weights no longer fit a core's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +35,7 @@ class WaveRNNDims:
         pad: mel frames of context that the network sees on each side.
         upsample: factors whose product is the hop.
         prediction_order: of the linear predictor; 0 models the waveform itself.
+        excitation_range: standard deviations of the excitation that the mu-law covers.
         pitch_reach: with linear prediction, how many samples on either side of the place one
             pitch period ago the network is shown.
     """
@@ -53,6 +53,7 @@ class WaveRNNDims:
     upsample: tuple[int, ...] = (5, 5, 8)
     sample_rate: int = 16_000
     prediction_order: int = 0
+    excitation_range: float = 16.0
     pitch_reach: int = 4
 
     def __post_init__(self) -> None:
@@ -210,7 +211,8 @@ class WaveRNN(nn.Module):
         self,
         mel: Tensor,
         seed: int = 0,
-        target: int | None = 8000,
+        engine: Literal["auto", "folded", "sequential"] = "auto",
+        target: int = 8000,
         overlap: int = 800,
         progress: Callable[[float], None] | None = None,
     ) -> Tensor:
@@ -219,8 +221,9 @@ class WaveRNN(nn.Module):
         Args:
             mel: (mels, T) in [-4, 4], T >= 1, frame t centred on sample t * hop.
             seed: of the samples that are drawn.
-            target, overlap: samples per fold and of the cross-fades between folds; target None
-                makes the whole in one piece.
+            engine: "folded" (see `folding`), "sequential" (see `sequential`: on a CPU, mode RAW),
+                or whichever is faster here.
+            target, overlap: of the folded engine.
             progress: called now and then with the share that is done.
 
         Returns:
@@ -230,118 +233,20 @@ class WaveRNN(nn.Module):
         mel = mel.to(self.I.weight) / 4
         if mel.shape[1] == 1:
             mel = mel.expand(-1, 2)
-        samples = (mel.shape[1] - 1) * d.hop
         # The network takes frame t for the samples from t * hop on; the last frame has none.
+        frames = mel.shape[1] - 1
         mels, features = self.upsample(F.pad(mel[None], (d.pad, d.pad)))
-        conditions = [mels[0, :samples], features[0, :samples]]
-        if d.prediction_order:
-            known = linear_prediction.predict(mel[None], d.prediction_order, d.hop)
-            per_step = torch.cat([known.coefficients, known.level[..., None], known.period[..., None]], dim=2)[0]
-            conditions.append(per_step.repeat_interleave(samples // len(per_step), dim=0))
-        stacked = torch.cat(conditions, dim=1)
-        if target is None:
-            drawn = self._draw(stacked[None], seed, progress)[0]
+        mels, features = mels[0, : frames * d.hop], features[0, : frames * d.hop : d.hop]
+        known = predict(mel, d.prediction_order, d.hop) if d.prediction_order else None
+        if engine == "auto":
+            narrow = d.mode == "RAW" and d.rnn <= _WIDEST_SEQUENTIAL and not mel.is_cuda
+            engine = "sequential" if narrow else "folded"
+        if engine == "sequential":
+            drawn = sequential.draw(self, mels, features, known, seed, progress)
         else:
-            drawn = unfold(self._draw(fold(stacked, target, overlap), seed, progress), overlap)
-        return _deemphasise(drawn[:samples].cpu())
-
-    def _draw(self, conditions: Tensor, seed: int, progress: Callable[[float], None] | None) -> Tensor:
-        """Draws all folds side by side: (folds, n, features) -> (folds, n) pre-emphasised samples."""
-        d = self.dims
-        aux = d.res_out // 4
-        folds, n, _ = conditions.shape
-        mels, a1, a2, a3, a4, prediction = conditions.split(
-            [d.mels, aux, aux, aux, aux, conditions.shape[2] - d.mels - d.res_out], dim=2
-        )
-        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers on every device
-        gru1, gru2 = _gru_weights(self.rnn1), _gru_weights(self.rnn2)
-        h1 = h2 = conditions.new_zeros(folds, d.rnn)
-        told = conditions.new_zeros(folds, 1)
-        past = conditions.new_zeros(folds, max(d.prediction_order, 1))
-        samples = conditions.new_empty(n, folds)
-        if d.prediction_order:
-            reach = torch.arange(-d.pitch_reach, d.pitch_reach + 1, device=conditions.device)
-            heard = conditions.new_zeros(folds, PITCH_PERIODS[1] + d.pitch_reach + n)  # coded, of all time
-        for start in range(0, n, _BLOCK):
-            block = slice(start, min(start + _BLOCK, n))
-            known = F.linear(
-                torch.cat([mels[:, block], a1[:, block]], dim=2), self.I.weight[:, d.inputs :], self.I.bias
-            )
-            noise = torch.rand(known.shape[1], folds, 2, generator=generator).to(known)
-            if d.prediction_order:
-                now = torch.arange(start, block.stop, device=conditions.device) + heard.shape[1] - n
-                # a period may be shorter than the reach only where a fold is padded with zeros
-                ago = prediction[:, block, -1].long().clamp(min=d.pitch_reach + 1)
-                places = (now - ago)[..., None] + reach
-            for i in range(known.shape[1]):
-                t = start + i
-                if d.prediction_order:
-                    level = prediction[:, t, -2].clamp(min=1e-8)
-                    predicted = (past * prediction[:, t, :-2]).sum(dim=1)
-                    scaled = torch.stack([predicted, past[:, 0]], dim=1) / level[:, None]
-                    told = torch.cat([told, scaled, heard.gather(1, places[:, i])], dim=1)
-                x = known[:, i] + told @ self.I.weight[:, : d.inputs].T
-                h1 = torch.gru_cell(x, h1, *gru1)
-                x = x + h1
-                h2 = torch.gru_cell(torch.cat([x, a2[:, t]], dim=1), h2, *gru2)
-                x = x + h2
-                x = F.relu(self.fc1(torch.cat([x, a3[:, t]], dim=1)))
-                x = F.relu(self.fc2(torch.cat([x, a4[:, t]], dim=1)))
-                coded = self._pick(self.fc3(x), noise[i])
-                if d.prediction_order:
-                    sample = predicted + mu_law_expand(coded, d.bits) * EXCITATION_RANGE * level
-                    past = torch.cat([sample[:, None], past[:, :-1]], dim=1)
-                    heard[:, t + heard.shape[1] - n] = coded
-                else:
-                    sample = mu_law_expand(coded, d.bits) if d.mode == "RAW" else coded
-                told = coded[:, None]
-                samples[t] = sample
-            if progress:
-                progress(block.stop / n)
-        return samples.T
-
-    def _pick(self, outputs: Tensor, noise: Tensor) -> Tensor:
-        """Coded samples (B,) in [-1, 1] from outputs (B, outputs), by inversion of uniform noise (B, 2)."""
-        if self.dims.mode == "RAW":
-            cumulated = outputs.softmax(dim=1).cumsum(dim=1)
-            label = (cumulated < noise[:, :1] * cumulated[:, -1:]).sum(dim=1)
-            return label_to_coded(label, self.dims.bits)
-        logits, means, log_scales = outputs.unflatten(1, (3, -1)).unbind(dim=1)
-        cumulated = logits.softmax(dim=1).cumsum(dim=1)
-        which = (cumulated < noise[:, :1] * cumulated[:, -1:]).sum(dim=1, keepdim=True)
-        u = noise[:, 1:].clamp(1e-5, 1 - 1e-5)
-        scale = log_scales.gather(1, which).clamp(min=_MOL_MIN_LOG_SCALE).exp()
-        return (means.gather(1, which) + scale * (u.log() - (1 - u).log()))[:, 0].clamp(-1, 1)
-
-
-def mu_law_encode(samples: Tensor, bits: int) -> Tensor:
-    """Samples in [-1, 1] -> labels 0 to 2**bits - 1 (ITU-T G.711's law with mu = 2**bits - 1)."""
-    mu = 2**bits - 1
-    x = samples.clamp(-1, 1)
-    coded = x.sign() * torch.log1p(mu * x.abs()) / math.log1p(mu)
-    return ((coded + 1) / 2 * mu + 0.5).long()
-
-
-def label_to_coded(label: Tensor, bits: int) -> Tensor:
-    """Labels -> [-1, 1], still on the mu-law's scale: what the network is told of the past."""
-    return 2 * label.float() / (2**bits - 1) - 1
-
-
-def mu_law_expand(coded: Tensor, bits: int) -> Tensor:
-    """[-1, 1] on the mu-law's scale -> samples in [-1, 1]."""
-    mu = 2**bits - 1
-    return coded.sign() * torch.expm1(coded.abs() * math.log1p(mu)) / mu
-
-
-def _deemphasise(samples: Tensor, coefficient: float = 0.97) -> Tensor:
-    from scipy.signal import lfilter
-
-    restored = torch.from_numpy(lfilter([1.0], [1.0, -coefficient], samples.numpy()))
-    return restored.float().clamp(-1, 1)
-
-
-def _gru_weights(gru: nn.GRU) -> tuple[Tensor, ...]:
-    return gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0
+            drawn = folding.draw(self, mels, features, known, seed, target, overlap, progress)
+        restored = lfilter([1.0], [1.0, -PREEMPHASIS], drawn.cpu().numpy())
+        return torch.from_numpy(restored).float().clamp(-1, 1)
 
 
 def _published_dims(checkpoint: Checkpoint) -> WaveRNNDims:

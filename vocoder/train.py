@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .linear_prediction import PITCH_PERIODS, predict
-from .model import EXCITATION_RANGE, WaveRNN, label_to_coded, mu_law_encode
+from .model import WaveRNN
+from .mu_law import PREEMPHASIS, label_to_coded, mu_law_encode
 
-_PREEMPHASIS = 0.97
 _MAX_GAIN_DB = 6.0
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +59,12 @@ class WaveRNNTask:
         self.recordings = [r for r in recordings if r.mel.shape[1] > needed]
         self.frames = np.array([r.mel.shape[1] - needed for r in self.recordings], float)
 
-    def batches(self, epoch: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def batches(self, epoch: int, seed: int) -> Iterator[Batch]:
         """Segments drawn at random, about as many as cover the recordings once.
 
         Yields:
             samples (B, 16 + hops * hop) pre-emphasised, mel (B, 80, hops + 2 pad) in [-1, 1],
-            noise (B,) in mu-law levels.
+            noise (B,) in mu-law levels, and the seed of its draws.
         """
         d = self.module.dims
         rng = np.random.default_rng((seed, epoch))
@@ -75,10 +77,11 @@ class WaveRNNTask:
                 gain_db = rng.uniform(-_MAX_GAIN_DB, _MAX_GAIN_DB)
                 start, stop = frame * d.hop, (frame + self.hops) * d.hop
                 raw = recording.samples[start - d.prediction_order - 1 : stop].astype(np.float32) / 32768
-                samples.append((raw[1:] - _PREEMPHASIS * raw[:-1]) * 10 ** (gain_db / 20))
+                samples.append((raw[1:] - PREEMPHASIS * raw[:-1]) * 10 ** (gain_db / 20))
                 mel = recording.mel[:, frame - d.pad : frame + self.hops + d.pad].astype(np.float32) / 4
                 mels.append(np.clip(mel + gain_db / 50, -1, 1))  # [-1, 1] spans 100 dB
-            yield np.stack(samples), np.stack(mels), rng.uniform(0, self.max_noise, self.batch_size)
+            noise = rng.uniform(0, self.max_noise, self.batch_size)
+            yield np.stack(samples), np.stack(mels), noise, int(rng.integers(2**31))
 
     def loss(
         self, batch: tuple[np.ndarray, np.ndarray, np.ndarray], progress: float
@@ -88,7 +91,7 @@ class WaveRNNTask:
         device = self.module.I.weight.device
         samples, mel = torch.from_numpy(batch[0]), torch.from_numpy(batch[1])
         if d.prediction_order:
-            inputs, labels = self._excitation(samples, mel, batch[2])
+            inputs, labels = self._excitation(samples, mel, *batch[2:])
         elif d.mode == "RAW":
             labels = mu_law_encode(samples, d.bits)
             inputs = F.pad(label_to_coded(labels, d.bits), (1, -1))
@@ -102,7 +105,7 @@ class WaveRNNTask:
             loss = logistic_mixture_loss(outputs, labels.to(device))
         return loss, {"nats": loss.detach()}
 
-    def _excitation(self, samples: Tensor, mel: Tensor, noise: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _excitation(self, samples: Tensor, mel: Tensor, noise: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
         """Inputs (B, n, inputs) and labels (B, n) of a generation that is forced back to the true waveform."""
         d = self.module.dims
         # frames of the segment's first to last sample: the padding's share is left out
@@ -112,14 +115,15 @@ class WaveRNNTask:
             *(x.numpy() for x in known),
             noise,
             d.pitch_reach,
+            d.excitation_range,
             d.bits,
-            np.random.randint(2**31),
+            seed,
         )
         return torch.from_numpy(inputs), torch.from_numpy(labels)
 
 
 @numba.njit(cache=True, fastmath=True)
-def _force(samples, coefficients, level, period, noise, reach, bits, seed):
+def _force(samples, coefficients, level, period, noise, reach, scale, bits, seed):
     """For each segment: predict, measure the excitation, code it, disturb it, and go on from there.
 
     Args: samples (B, order + n), the first `order` as history; coefficients (B, steps, order);
@@ -148,7 +152,7 @@ def _force(samples, coefficients, level, period, noise, reach, bits, seed):
             inputs[b, t, 2] = past[0] / unit
             for k in range(-reach, reach + 1):
                 inputs[b, t, 3 + reach + k] = coded[before + t - period[b, at] + k]
-            x = min(max((samples[b, order + t] - predicted) / unit / EXCITATION_RANGE, -1.0), 1.0)
+            x = min(max((samples[b, order + t] - predicted) / unit / scale, -1.0), 1.0)
             label = int((np.sign(x) * np.log1p(mu * abs(x)) / log_mu + 1) / 2 * mu + 0.5)
             labels[b, t] = label
             told = label + round(noise[b] * (np.random.random() + np.random.random() - 1))
@@ -156,7 +160,7 @@ def _force(samples, coefficients, level, period, noise, reach, bits, seed):
             coded[before + t] = fed
             for k in range(order - 1, 0, -1):
                 past[k] = past[k - 1]
-            past[0] = predicted + np.sign(fed) * np.expm1(abs(fed) * log_mu) / mu * EXCITATION_RANGE * unit
+            past[0] = predicted + np.sign(fed) * np.expm1(abs(fed) * log_mu) / mu * scale * unit
     return inputs, labels
 
 

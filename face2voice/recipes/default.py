@@ -153,7 +153,7 @@ class DefaultRecipe:
     def synthesizer(self) -> Path:
         """Tacotron on the bank."""
         torch.manual_seed(self.seed)
-        schedule = ((0.0, 5), (0.35, 4), (0.6, 3))
+        schedule = ((0.0, 5), (0.3, 4), (0.6, 3))
         task = TacotronTask(Tacotron(SYNTHESIZER), self._examples(), schedule=schedule)
         return self._fit("synthesizer", task, learning_rate=1e-3)
 
