@@ -9,6 +9,7 @@ horizontal and the face fills the same part of a 160x160 RGB crop. The geometry 
 import cmath
 import dataclasses
 import importlib.util
+import logging
 import math
 import os
 import warnings
@@ -23,8 +24,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from savedmodels import CheckpointError, InputError
-from savedmodels import LANDMARKS_5
+from savedmodels import LANDMARKS_5, CheckpointError, InputError
+
+log = logging.getLogger(__name__)
 
 CROP_SIDE = 160  # pixels
 MAX_PIXELS = 40_000_000
@@ -429,14 +431,18 @@ def crop_from_photo(source: Photo, index: int | None = None, detector: FaceDetec
 
     Args:
         source: see `load_photo`.
-        index: which face, 0 being the largest; the largest if None.
+        index: which face, 0 being the largest; the largest if None, with a warning in the log
+            that counts them.
         detector: `find_detector()` if None.
 
     Raises:
         InputError: the photo cannot be read, or shows no such face.
     """
-    photo = load_photo(source)
-    return crop_face(photo, pick_face(find_faces(photo, detector), index, photo_name(source)))
+    photo, name = load_photo(source), photo_name(source)
+    faces = find_faces(photo, detector)
+    if index is None and len(faces) > 1:
+        log.warning("%s shows %d faces; the largest was taken (0 of 0 to %d)", name, len(faces), len(faces) - 1)
+    return crop_face(photo, pick_face(faces, index, name))
 
 
 def faces_to_tensor(crops: np.ndarray | Sequence[np.ndarray]) -> Tensor:

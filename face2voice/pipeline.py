@@ -15,7 +15,7 @@ import torch
 from encoder import FaceSpeakerEncoder, SpeechSpeakerEncoder
 from encoder.audio import Clip
 from encoder.face import FaceDetector, Photo, crop_from_photo, faces_to_tensor, find_detector, photo_name
-from savedmodels import Bundle, InputError, find_bundle, write_atomically
+from savedmodels import Bundle, CheckpointError, InputError, find_bundle, write_atomically
 from synthesizer import Spoken, Tacotron, audio
 from synthesizer.text import LettersToPhones, Piece, TextFrontEnd
 from vocoder import WaveRNN
@@ -260,9 +260,11 @@ class Face2Voice:
         if self._front_end is None:
             dims = self._part(Tacotron, "synthesizer").dims
             guesser = self.bundle.find("g2p") if dims.spelling == "phones" else None
-            self._front_end = TextFrontEnd(
-                dims.spelling, dims.symbols, guesser and LettersToPhones.from_checkpoint(guesser)
-            )
+            guesser = guesser and LettersToPhones.from_checkpoint(guesser)
+            try:
+                self._front_end = TextFrontEnd(dims.spelling, dims.symbols, guesser)
+            except ValueError as error:
+                raise CheckpointError(f"{self.bundle.path('synthesizer')}: cannot be spoken to: {error}") from error
         return self._front_end
 
     def _part(self, network: type, name: str) -> torch.nn.Module:

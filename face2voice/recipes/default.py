@@ -28,7 +28,8 @@ from face2voice.training import Schedule, fit
 from savedmodels import Bundle, InputError, write_atomically, write_checkpoint
 from synthesizer import Tacotron, TacotronDims
 from synthesizer.audio import mel_spectrogram
-from synthesizer.text import PHONES, load_lexicon, to_phones
+from synthesizer.text import PHONES, G2PDims, LettersToPhones, load_lexicon, to_phones
+from synthesizer.text.train_g2p import G2PTask, evaluate
 from synthesizer.train import Example, TacotronTask
 from vocoder import WaveRNN, WaveRNNDims
 from vocoder.train import Recording, WaveRNNTask
@@ -150,6 +151,15 @@ class DefaultRecipe:
         task = ProjectionTask(self._untrained_face_encoder(), features[learning], voices, likelihood)
         return self._fit("face_encoder", task, learning_rate=1e-3)
 
+    def g2p(self) -> Path:
+        """Letters to phones, for words that the lexicon lacks."""
+        torch.manual_seed(self.seed)
+        task = G2PTask(LettersToPhones(G2PDims()))
+        path = self._fit("g2p", task, learning_rate=4e-3)
+        report = evaluate(LettersToPhones.from_checkpoint(path), task.held_out, task.lexicon)
+        log.info("letters to phones, words held out: %s", report)
+        return path
+
     def synthesizer(self) -> Path:
         """Tacotron on the bank."""
         torch.manual_seed(self.seed)
@@ -195,9 +205,13 @@ class DefaultRecipe:
             "speech_encoder": SpeechSpeakerEncoder,
             "synthesizer": Tacotron,
             "vocoder": WaveRNN,
+            "g2p": LettersToPhones,
         }
         for part, network in networks.items():
-            model = network.from_checkpoint(self.work / part / "model.safetensors")
+            trained = self.work / part / "model.safetensors"
+            if not trained.is_file():
+                raise InputError(f"{trained}: not there yet; run the step {part} first")
+            model = network.from_checkpoint(trained)
             write_checkpoint(self.out / f"{part}.safetensors", model, dtype=torch.float16)
         Bundle(self.out.name, self.out).record()
 
