@@ -5,6 +5,8 @@ PIP = .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.t
 TEXT ?= The birch canoe slid on the smooth planks.
 FACE ?= demo/examples/portrait.jpg
 WAV ?= out/hello.wav
+# pyworld, in the extra `train`, is compiled when it is installed; its tests are skipped without it.
+EXTRAS ?= eval,test
 
 .PHONY: speak test lint format clean
 
@@ -30,7 +32,7 @@ format: .venv/tests-installed
 	touch $@
 
 .venv/tests-installed: .venv/installed
-	$(PIP) -e .[eval,test]
+	$(PIP) -e .[$(EXTRAS)]
 	touch $@
 
 clean:

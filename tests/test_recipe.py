@@ -40,6 +40,7 @@ def test_pseudo_speakers_are_told_apart_by_pitch():
 
 
 def test_world_turns_a_voice():
+    pytest.importorskip("pyworld", reason="pyworld is not installed")
     speaker = PseudoSpeaker("f", "f", 30, "rms", f0=202.0, f0_range=1.0, stretch=1.1, rate=2.0)
     spoken = WorldVoice(buzz(101.0)).speak(speaker)
     assert spoken.dtype == np.float32

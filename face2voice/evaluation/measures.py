@@ -41,11 +41,11 @@ def word_errors(said: str, heard: str) -> tuple[int, int]:
 
 
 def median_f0(samples: np.ndarray) -> float:
-    """Median pitch of the voiced parts, Hz, by WORLD's Harvest; NaN where nothing is voiced."""
-    from face2voice.recipes.voicebank import pyworld
+    """Median pitch of the voiced parts, Hz, by probabilistic YIN (Mauch & Dixon, 2014); NaN where nothing is voiced."""
+    import librosa
 
-    f0, _ = pyworld().harvest(samples.astype(np.float64), SAMPLE_RATE)
-    return float(np.median(f0[f0 > 0])) if (f0 > 0).any() else float("nan")
+    f0, voiced, _ = librosa.pyin(samples, fmin=60, fmax=400, sr=SAMPLE_RATE)
+    return float(np.median(f0[voiced])) if voiced.any() else float("nan")
 
 
 def bootstrap(values: Sequence[float], weights: Sequence[float] | None = None, seed: int = 0) -> tuple[float, float]:

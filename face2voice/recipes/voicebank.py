@@ -253,6 +253,7 @@ def _speak_job(job: tuple[str, list[tuple[Path, PseudoSpeaker]]]) -> None:
 
 
 def pyworld() -> types.ModuleType:
+    """The package pyworld, made importable."""
     # pyworld asks pkg_resources, which setuptools has dropped, for its own version and for nothing else.
     if "pyworld" not in sys.modules and "pkg_resources" not in sys.modules:
         sys.modules["pkg_resources"] = types.SimpleNamespace(get_distribution=importlib.metadata.distribution)
