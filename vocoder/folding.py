@@ -132,7 +132,7 @@ def _draw_folds(model: nn.Module, conditions: Tensor, seed: int, progress: Calla
 def _pick(outputs: Tensor, noise: Tensor, dims) -> Tensor:
     """Coded samples (B,) in [-1, 1] from outputs (B, outputs), by inversion of uniform noise (B, 2)."""
     if dims.mode == "RAW":
-        cumulated = outputs.softmax(dim=1).cumsum(dim=1)
+        cumulated = (outputs / dims.temperature).softmax(dim=1).cumsum(dim=1)
         label = (cumulated < noise[:, :1] * cumulated[:, -1:]).sum(dim=1)
         return label_to_coded(label, dims.bits)
     logits, means, log_scales = outputs.unflatten(1, (3, -1)).unbind(dim=1)

@@ -36,6 +36,8 @@ class WaveRNNDims:
         upsample: factors whose product is the hop.
         prediction_order: of the linear predictor; 0 models the waveform itself.
         excitation_range: standard deviations of the excitation that the mu-law covers.
+        temperature: of the draws in mode RAW; below 1 they keep to what is likely, which takes
+            noise out of voiced sound.
         pitch_reach: with linear prediction, how many samples on either side of the place one
             pitch period ago the network is shown.
     """
@@ -54,6 +56,7 @@ class WaveRNNDims:
     sample_rate: int = 16_000
     prediction_order: int = 0
     excitation_range: float = 16.0
+    temperature: float = 1.0
     pitch_reach: int = 4
 
     def __post_init__(self) -> None:

@@ -59,7 +59,7 @@ def draw(
         stop = min(start + _BLOCK, n)
         _advance(
             *(start, stop, known.numpy(), *(x.numpy() for x in per_frame), d.hop, coefficients, level, period),
-            *(reach, scale, d.bits, noise, state, coded, samples, *weights),
+            *(reach, scale, d.bits, np.float32(1 / d.temperature), noise, state, coded, samples, *weights),
         )
         if progress:
             progress(stop / n)
@@ -104,7 +104,7 @@ def _gru(x, h, gates, memory, weight_ih, weight_hh, bias_hh):
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
 def _advance(
-    start, stop, known, for_rnn2, for_fc1, for_fc2, hop, coefficients, level, period, reach, scale, bits, noise,
+    start, stop, known, for_rnn2, for_fc1, for_fc2, hop, coefficients, level, period, reach, scale, bits, sharpness, noise,
     state, coded, samples, w_told, w_ih1, w_hh1, b_ih1, b_hh1, w_ih2, w_hh2, b_hh2, w_fc1, w_fc2, w_fc3, b_fc3,
 ):  # fmt: skip
     """Draws samples[start:stop]; `state`, `coded` and `samples` hold what came before and are written to."""
@@ -151,7 +151,7 @@ def _advance(
         highest = mass.max()
         total = np.float32(0.0)
         for k in range(classes):
-            mass[k] = np.exp(mass[k] - highest)
+            mass[k] = np.exp((mass[k] - highest) * sharpness)
             total += mass[k]
         left = noise[t] * total
         label = 0

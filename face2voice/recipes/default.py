@@ -57,7 +57,7 @@ SYNTHESIZER = TacotronDims(
     max_r=5,
     r=5,
 )
-VOCODER = WaveRNNDims(bits=8, rnn=96, fc=96, compute=64, res_out=64, res_blocks=4, prediction_order=16)
+VOCODER = WaveRNNDims(bits=8, rnn=96, fc=96, compute=64, res_out=64, res_blocks=4, prediction_order=16, temperature=0.8)
 SPEECH_ENCODER = SpeechSpeakerEncoderDims(hidden=256, layers=2, log_mels=True)
 FACE_ENCODER = FaceSpeakerEncoderDims(backbone="dlib_resnet", features=128)
 
