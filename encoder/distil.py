@@ -17,7 +17,7 @@ from .audio import partial_mels
 from .speech_model import SpeechSpeakerEncoder, unit
 
 _MAX_GAIN_DB = 10.0
-_MAX_PARTIALS = 5  # of one utterance
+_MAX_PARTIALS = 3  # of one utterance
 
 
 @dataclasses.dataclass(frozen=True)

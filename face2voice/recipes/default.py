@@ -253,9 +253,9 @@ class DefaultRecipe:
         speech = self.data / "speech"
         files = [(path, path.parts[-3]) for path in sorted((speech / "LibriSpeech").rglob("*.flac"))]
         for folder in sorted((speech / "speechocean762" / "WAVE").iterdir()):
-            files += [(path, folder.name) for path in sorted(folder.iterdir())[:8]]
+            files += [(path, folder.name) for path in sorted(folder.iterdir())[:4]]
         for utterances in self._by_speaker().values():
-            files += [(self.bank()[i].audio, self.bank()[i].speaker) for i in utterances[:12]]
+            files += [(self.bank()[i].audio, self.bank()[i].speaker) for i in utterances[:6]]
         for path, speaker in files:
             try:
                 yield load_prepared(path), speaker
