@@ -104,8 +104,8 @@ def _gru(x, h, gates, memory, weight_ih, weight_hh, bias_hh):
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
 def _advance(
-    start, stop, known, for_rnn2, for_fc1, for_fc2, hop, coefficients, level, period, reach, scale, bits, sharpness, noise,
-    state, coded, samples, w_told, w_ih1, w_hh1, b_ih1, b_hh1, w_ih2, w_hh2, b_hh2, w_fc1, w_fc2, w_fc3, b_fc3,
+    start, stop, known, for_rnn2, for_fc1, for_fc2, hop, coefficients, level, period, reach, scale, bits, sharpness,
+    noise, state, coded, samples, w_told, w_ih1, w_hh1, b_ih1, b_hh1, w_ih2, w_hh2, b_hh2, w_fc1, w_fc2, w_fc3, b_fc3,
 ):  # fmt: skip
     """Draws samples[start:stop]; `state`, `coded` and `samples` hold what came before and are written to."""
     rnn, fc, classes, inputs = state.shape[1], w_fc1.shape[0], w_fc3.shape[0], w_told.shape[1]
