@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
-TEXT ?= The birch canoe slid on the smooth planks.
+TEXT ?= Good morning. The train to the old harbor leaves in five minutes.
 FACE ?= demo/examples/portrait.jpg
 WAV ?= out/hello.wav
 # pyworld, in the extra `train`, is compiled when it is installed; its tests are skipped without it.

@@ -222,6 +222,7 @@ def _say(
     tts = Face2Voice.load(bundle, device)
     tts.pieces(text)  # a text that cannot be spoken is told before any work on the voice
     voice = find_voice(tts)
+    tts.warm_up(vocoder)
     started = time.perf_counter()
     with _progress("speaking") as advance:
         speech = tts.speak(text, voice, seed, speed, pause, vocoder, advance)

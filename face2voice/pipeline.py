@@ -122,6 +122,12 @@ class Face2Voice:
         """
         return cls(find_bundle(bundle), find_device(device))
 
+    def warm_up(self, vocoder: Engine = "wavernn") -> None:
+        """Reads what speaking needs, and lets the vocoder be compiled, so that the first sentence is as quick as others."""
+        self._text()
+        if vocoder == "wavernn":
+            self._part(WaveRNN, "vocoder").generate(torch.zeros(audio.N_MELS, 1))
+
     # ---- voices
 
     def voice_from_face(
