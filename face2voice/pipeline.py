@@ -123,7 +123,7 @@ class Face2Voice:
         return cls(find_bundle(bundle), find_device(device))
 
     def warm_up(self, vocoder: Engine = "wavernn") -> None:
-        """Reads what speaking needs, and lets the vocoder be compiled, so that the first sentence is as quick as others."""
+        """Reads what speaking needs and has the vocoder compiled: the first sentence is then as quick as others."""
         self._text()
         if vocoder == "wavernn":
             self._part(WaveRNN, "vocoder").generate(torch.zeros(audio.N_MELS, 1))
