@@ -254,8 +254,9 @@ class DefaultRecipe:
         files = [(path, path.parts[-3]) for path in sorted((speech / "LibriSpeech").rglob("*.flac"))]
         for folder in sorted((speech / "speechocean762" / "WAVE").iterdir()):
             files += [(path, folder.name) for path in sorted(folder.iterdir())[:4]]
+        bank = self.bank()
         for utterances in self._by_speaker().values():
-            files += [(self.bank()[i].audio, self.bank()[i].speaker) for i in utterances[:6]]
+            files += [(bank[i].audio, bank[i].speaker) for i in utterances[:6]]
         for path, speaker in files:
             try:
                 yield load_prepared(path), speaker
