@@ -303,6 +303,12 @@ class Tacotron(nn.Module):
             voices: (B, speaker), unit length.
             mel_lengths: (B,) frames of each item; without it all are taken as full.
         """
+        made, stop, alignments = self.decode(symbols, mel, voices)
+        post = self.post_proj(self.postnet(made, mel_lengths)).transpose(1, 2)
+        return TacotronOutput(made, post, alignments, torch.sigmoid(stop).repeat_interleave(self.dims.r, dim=1))
+
+    def decode(self, symbols: Tensor, mel: Tensor, voices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward` without the post-net: mel (B, mels, frames), stop logits (B, steps), alignments (B, steps, T)."""
         d, decoder = self.dims, self.decoder
         if mel.shape[2] % d.r:
             raise ValueError(f"{mel.shape[2]} frames are no multiple of r = {d.r}")
@@ -325,11 +331,7 @@ class Tacotron(nn.Module):
         for cell in (decoder.res_rnn1, decoder.res_rnn2):
             x = x + _run_lstm(cell, x)
         made, stop = decoder.frames(x, context, d.r)  # (B, steps, mels, r), (B, steps)
-        made = made.transpose(1, 2).flatten(2)
-        post = self.post_proj(self.postnet(made, mel_lengths)).transpose(1, 2)
-        return TacotronOutput(
-            made, post, torch.stack(alignments, dim=1), torch.sigmoid(stop).repeat_interleave(d.r, dim=1)
-        )
+        return made.transpose(1, 2).flatten(2), stop, torch.stack(alignments, dim=1)
 
     @torch.inference_mode()
     def generate(
