@@ -64,6 +64,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same samples on the same device.")]
 Speed = Annotated[float, typer.Option(help="Factor on the tempo, 0.5 to 2.")]
 Pause = Annotated[float, typer.Option(help="Factor on the silences between sentences, 0 to 5.")]
+Pitch = Annotated[float, typer.Option(help="Semitones that the voice is moved by, -12 to 12.")]
+Older = Annotated[float, typer.Option(help="Years that the voice is aged by, -40 to 40.")]
+Candidates = Annotated[int, typer.Option(min=1, max=20, help="Voices that would suit, each to a file of its own.")]
 VocoderName = Annotated[str, typer.Option("--vocoder", help="wavernn or griffin-lim.")]
 LegacyApp = Annotated[bool, typer.Option(help="Feed the face as the first Face2Voice web app did (BGR, 0 to 1).")]
 
@@ -80,6 +83,9 @@ def speak(
     seed: Seed = 0,
     speed: Speed = 1.0,
     pause: Pause = 1.0,
+    pitch: Pitch = 0.0,
+    older: Older = 0.0,
+    candidates: Candidates = 1,
     vocoder: VocoderName = "wavernn",
     legacy_app: LegacyApp = False,
 ) -> None:
@@ -93,7 +99,7 @@ def speak(
             return Voice.mix([Voice.load(path) for path in voice])
         return _voice_from_faces(tts, face, legacy_app)
 
-    _say(find_voice, text, text_file, out, bundle, device, seed, speed, pause, vocoder)
+    _say(find_voice, text, text_file, out, bundle, device, seed, speed, pause, pitch, older, candidates, vocoder)
 
 
 @app.command()
@@ -107,12 +113,15 @@ def clone(
     seed: Seed = 0,
     speed: Speed = 1.0,
     pause: Pause = 1.0,
+    pitch: Pitch = 0.0,
+    older: Older = 0.0,
+    candidates: Candidates = 1,
     vocoder: VocoderName = "wavernn",
 ) -> None:
     """Say a text in the voice of a speech clip."""
     _say(
         lambda tts: tts.voice_from_speech(speech),
-        *(text, text_file, out, bundle, device, seed, speed, pause, vocoder),
+        *(text, text_file, out, bundle, device, seed, speed, pause, pitch, older, candidates, vocoder),
     )
 
 
@@ -136,6 +145,30 @@ def embed(
     voice = _voice_from_faces(tts, face, legacy_app) if face else tts.voice_from_speech(speech)
     voice.save(out)
     _to_user.print(f"{out}: the voice of {voice.source}")
+
+
+@app.command()
+def batch(
+    jobs: Annotated[Path, typer.Argument(help="Table (.csv, .jsonl): text; face, voice or speech; out, seed.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the sound files.")],
+    bundle: BundleName = "default",
+    device: Device = "auto",
+    speed: Speed = 1.0,
+    pause: Pause = 1.0,
+    vocoder: VocoderName = "wavernn",
+) -> None:
+    """Say many texts, each in its own voice; what is there already is left as it is."""
+    from .batch import read_jobs, run_jobs
+    from .pipeline import Face2Voice
+
+    todo = read_jobs(jobs, out)
+    with _progress("speaking") as advance:
+        failed = run_jobs(Face2Voice.load(bundle, device), todo, speed, pause, vocoder, advance)
+    for job, reason in failed:
+        _to_user.print(f"{job.out}: {reason}", markup=False)
+    _to_user.print(f"{out}: {len(todo) - len(failed)} of {len(todo)} spoken")
+    if failed:
+        raise InputError(f"{jobs}: {len(failed)} of {len(todo)} jobs failed; mend them and run again")
 
 
 @models.command("list")
@@ -213,6 +246,9 @@ def _say(
     seed: int,
     speed: float,
     pause: float,
+    pitch: float,
+    older: float,
+    candidates: int,
     vocoder: str,
 ) -> None:
     text = _read_text(text, text_file)
@@ -222,18 +258,23 @@ def _say(
     tts = Face2Voice.load(bundle, device)
     tts.pieces(text)  # a text that cannot be spoken is told before any work on the voice
     voice = find_voice(tts)
+    if pitch or older:
+        voice = tts.voice_space().shifted(voice, pitch, older)
+    voices = [voice] if candidates == 1 else tts.voice_space().candidates(voice, candidates, seed)
     tts.warm_up(vocoder)
-    started = time.perf_counter()
-    with _progress("speaking") as advance:
-        speech = tts.speak(text, voice, seed, speed, pause, vocoder, advance)
-    elapsed = time.perf_counter() - started
-    speech.save(out)
-    if speech.truncated:
-        _to_user.print("warning: a part of the text was cut off; try another --seed")
-    stages = ", ".join(f"{stage} {seconds / speech.duration:.2f}" for stage, seconds in speech.seconds.items())
-    _to_user.print(
-        f"{out}: {speech.duration:.1f} s of speech, real-time factor {elapsed / speech.duration:.2f} ({stages})"
-    )
+    for number, voice in enumerate(voices, start=1):
+        path = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
+        started = time.perf_counter()
+        with _progress("speaking") as advance:
+            speech = tts.speak(text, voice, seed, speed, pause, vocoder, advance)
+        elapsed = time.perf_counter() - started
+        speech.save(path)
+        if speech.truncated:
+            _to_user.print("warning: a part of the text was cut off; try another --seed")
+        stages = ", ".join(f"{stage} {seconds / speech.duration:.2f}" for stage, seconds in speech.seconds.items())
+        _to_user.print(
+            f"{path}: {speech.duration:.1f} s of speech, real-time factor {elapsed / speech.duration:.2f} ({stages})"
+        )
 
 
 def _voice_from_faces(tts: "Face2Voice", values: list[str], legacy_app: bool) -> "Voice":

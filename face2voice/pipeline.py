@@ -21,6 +21,7 @@ from synthesizer.text import LettersToPhones, Piece, TextFrontEnd
 from vocoder import WaveRNN
 
 from .voice import Voice
+from .voicespace import VoiceSpace
 
 SAMPLE_RATE = audio.SAMPLE_RATE
 MADE_BY = "AI-generated speech, made with Face2Voice"
@@ -165,6 +166,11 @@ class Face2Voice:
         """
         encoder = self._part(SpeechSpeakerEncoder, "speech_encoder")
         return Voice(encoder.embed(clip), "clip" if isinstance(clip, tuple) else str(clip))
+
+    def voice_space(self) -> VoiceSpace:
+        """The known voices: this bundle's, or the default's (all bundles share the space of one speech encoder)."""
+        path = self.bundle.find("voices") or find_bundle("default").path("voices")
+        return VoiceSpace.load(path)
 
     # ---- speech
 

@@ -24,6 +24,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "synthesizer": ("synthesizer.safetensors", "synthesizer.pt"),
     "vocoder": ("vocoder.safetensors", "vocoder.pt"),
     "g2p": ("g2p.safetensors",),
+    "voices": ("voices.npz",),
 }
 """Part -> names its file may have, the first one found being taken."""
 

@@ -12,6 +12,7 @@ import torch
 
 from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims, SpeechSpeakerEncoder, SpeechSpeakerEncoderDims
 from face2voice import Face2Voice, Speech, Voice
+from face2voice.batch import read_jobs, run_jobs
 from face2voice.pipeline import MADE_BY, attended_in_order
 from savedmodels import Bundle, CheckpointError, InputError, find_bundle, write_checkpoint
 from synthesizer import Tacotron, TacotronDims
@@ -290,3 +291,18 @@ def test_manifest_round_trip(tmp_path):
     (tmp_path / "m.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match="line 1"):
         read_manifest(tmp_path / "m.jsonl")
+
+
+def test_batch_speaks_what_is_missing_and_names_what_fails(bundle, tts, voice, tmp_path):
+    voice.save(tmp_path / "v.npz")
+    (tmp_path / "jobs.csv").write_text("text,voice,face,out,seed\nHello.,v.npz,,,\nHello.,,nobody.jpg,b/x.wav,3\n")
+    jobs = read_jobs(tmp_path / "jobs.csv", tmp_path / "out")
+    assert [job.out.name for job in jobs] == ["0001.wav", "x.wav"] and jobs[1].seed == 3
+    ((failed, reason),) = run_jobs(tts, jobs)
+    assert failed is jobs[1] and "nobody.jpg" in reason
+    before = jobs[0].out.stat().st_mtime_ns
+    assert len(run_jobs(tts, jobs)) == 1 and jobs[0].out.stat().st_mtime_ns == before
+    for bad in ("text\nHello.\n", "text,voice,face\nHello.,v.npz,f.jpg\n", "", "text,voice,seed\nHello.,v.npz,x\n"):
+        (tmp_path / "jobs.csv").write_text(bad)
+        with pytest.raises(InputError, match=r"jobs\.csv"):
+            read_jobs(tmp_path / "jobs.csv", tmp_path)

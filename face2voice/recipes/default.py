@@ -25,6 +25,7 @@ from encoder.face import crop_from_photo, faces_to_tensor, find_detector
 from encoder.train import ProjectionTask
 from face2voice.corpora import Utterance, read_manifest
 from face2voice.training import Schedule, fit
+from face2voice.voicespace import VoiceSpace
 from savedmodels import Bundle, InputError, write_atomically, write_checkpoint
 from synthesizer import Tacotron, TacotronDims
 from synthesizer.audio import mel_spectrogram
@@ -199,8 +200,20 @@ class DefaultRecipe:
 
     # ---- the bundle
 
+    def voices(self) -> VoiceSpace:
+        """The bank's speakers, as known voices."""
+        people, embeddings = self._bank_speakers()
+        pitch = {speaker.name: speaker.f0 for speaker in pseudo_speakers(seed=self.seed)}
+        return VoiceSpace(
+            names=np.array([p.speaker for p in people]),
+            sexes=np.array([p.sex for p in people]),
+            ages=np.array([p.age for p in people], np.float32),
+            f0=np.array([pitch[p.speaker] for p in people], np.float32),
+            embeddings=embeddings.astype(np.float32),
+        )
+
     def bundle(self) -> None:
-        """The finished networks in half precision, and their SHA-256."""
+        """The finished networks in half precision, the known voices, and their SHA-256."""
         networks = {
             "face_encoder": FaceSpeakerEncoder,
             "speech_encoder": SpeechSpeakerEncoder,
@@ -214,6 +227,7 @@ class DefaultRecipe:
                 raise InputError(f"{trained}: not there yet; run the step {part} first")
             model = network.from_checkpoint(trained)
             write_checkpoint(self.out / f"{part}.safetensors", model, dtype=torch.float16)
+        self.voices().save(self.out / "voices.npz")
         Bundle(self.out.name, self.out).record()
 
     # ---- helpers
