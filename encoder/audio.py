@@ -127,6 +127,30 @@ def mel_spectrogram(samples: np.ndarray) -> np.ndarray:
     return spectrum.abs().square().numpy().T @ _filterbank().T
 
 
+def legacy_mel(samples: np.ndarray) -> np.ndarray:
+    """The mel spectrogram that the published face encoder's training fed to the published speech
+    encoder, which was never trained on it: torchaudio's defaults, that is HTK's mel scale without
+    area norm and mirrored edges. Only targets like the published ones are computed from it, in one
+    pass over a whole clip that was neither raised nor cut.
+
+    Args:
+        samples: (n,) float32 mono 16 kHz, n > 200.
+
+    Returns:
+        (1 + n // 160, 40) float32, >= 0; some 46 to 504 times `mel_spectrogram`'s values.
+    """
+    spectrum = torch.stft(
+        torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)),
+        N_FFT,
+        HOP,
+        window=torch.hann_window(N_FFT),
+        center=True,
+        pad_mode="reflect",
+        return_complex=True,
+    )
+    return spectrum.abs().square().numpy().T @ _legacy_filterbank().T
+
+
 def partial_slices(n_samples: int, step: int = PARTIAL_STEP) -> list[tuple[slice, slice]]:
     """Where an utterance is cut into partial utterances of 160 frames.
 
@@ -241,7 +265,19 @@ def _filterbank() -> np.ndarray:
     top = 15 + 27 * math.log(SAMPLE_RATE / 2 / 1000) / math.log(6.4)
     mels = np.linspace(0, top, MELS + 2)
     edges = np.where(mels < 15, mels * 1000 / 15, 1000 * 6.4 ** ((mels - 15) / 27))[:, None]
+    return (_triangles(edges) * 2 / (edges[2:] - edges[:-2])).astype(np.float32)
+
+
+@functools.cache
+def _legacy_filterbank() -> np.ndarray:
+    """(40, 201) float32: HTK's mel triangles, each of height 1."""
+    top = math.log10(1 + SAMPLE_RATE / 2 / 700)
+    edges = 700 * (10 ** np.linspace(0, top, MELS + 2) - 1)
+    return _triangles(edges[:, None]).astype(np.float32)
+
+
+def _triangles(edges: np.ndarray) -> np.ndarray:
+    """(42, 1) Hz -> (40, 201), each from one edge over the next, where it is 1, to the one behind."""
     bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
-    return (triangles.clip(min=0) * 2 / (high - low)).astype(np.float32)
+    return np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clip(min=0)

@@ -85,6 +85,8 @@ class DistilTask:
         self.batch_size = batch_size
         self.regression = regression
         self.variance = float(lessons.answers.var(axis=0).mean())
+        module.similarity_weight.requires_grad_(False)  # of another loss
+        module.similarity_bias.requires_grad_(False)
         with torch.no_grad():  # starting at the mean answer spares the first hundred steps
             module.linear.bias.copy_(torch.from_numpy(lessons.answers.mean(axis=0)))
         names, index = np.unique(lessons.speakers, return_inverse=True)
@@ -97,10 +99,14 @@ class DistilTask:
         for _ in range(max(1, len(self.share) // self.batch_size)):
             yield rng.choice(len(self.share), self.batch_size, p=self.share)
 
-    def loss(self, batch: np.ndarray, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        device = self.module.linear.weight.device
-        wanted = torch.from_numpy(self.lessons.answers[batch]).to(device)
-        given = self.module.raw(torch.from_numpy(self.lessons.mels[batch].astype(np.float32)).to(device))
+    def collate(self, batch: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Mels (B, 160, 40) and the teacher's answers (B, embedding)."""
+        mels = self.lessons.mels[batch].astype(np.float32)
+        return torch.from_numpy(mels), torch.from_numpy(self.lessons.answers[batch])
+
+    def loss(self, batch: tuple[Tensor, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        mels, wanted = batch
+        given = self.module.raw(mels).float()
         cosine = F.cosine_similarity(unit(given), unit(wanted), dim=1).mean()
         error = F.mse_loss(given, wanted) / self.variance
         return 1 - cosine + self.regression * error, {"cosine": cosine.detach(), "error": error.detach()}

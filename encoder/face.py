@@ -38,7 +38,7 @@ Photo = str | os.PathLike | Image.Image | np.ndarray
 
 # Mean positions (x, y) of the five points over many faces, in a box about the inner face with side 1
 # (dlib). Left and right are the viewer's.
-_MEAN_POINTS = np.array(
+MEAN_POINTS = np.array(
     [
         (0.8595674595992, 0.2134981538014),  # right eye, outer corner
         (0.6460604764104, 0.2289674387677),  # right eye, inner corner
@@ -47,7 +47,7 @@ _MEAN_POINTS = np.array(
         (0.4901123135679, 0.6277975316475),  # base of the nose
     ]
 )
-_PADDING = 0.25  # on each side of that box, in units of its side
+PADDING = 0.25  # on each side of that box, in units of its side
 
 # The same five points among the 68 of the iBUG scheme.
 _FIVE_OF_68 = [45, 42, 36, 39, 33]
@@ -257,10 +257,10 @@ class DlibDetector:
         first, last = side // 2, side // 2 + side - 1
         for _ in range(2):
             step = half * 2 / side
-            view = _cut(image, centre, step, 2 * side)
+            view = cut_square(image, centre, step, 2 * side)
             parts = self._five_points(view, dlib.rectangle(first, first, last, last)).parts()
             points = centre + step * np.array([complex(p.x - side + 0.5, p.y - side + 0.5) for p in parts])
-            upright, _ = _fit(points)
+            upright, _ = similarity_fit(points)
             half = abs(half) * upright / abs(upright)
         return np.stack([points.real, points.imag], 1)
 
@@ -386,13 +386,13 @@ def crop_face(photo: np.ndarray, face: Face) -> np.ndarray:
         photo: uint8 RGB (H, W, 3).
         face: found in that photo.
     """
-    side, centre = _fit(np.asarray(face.points) @ [1, 1j])
+    side, centre = similarity_fit(np.asarray(face.points) @ [1, 1j])
     # dlib lays the centres of the crop's outermost pixels on the first and last pixel of the box.
     step = side / abs(side) * max(abs(side) - 1, 1) / (CROP_SIDE - 1)  # photo pixels for one crop pixel
-    return _cut(Image.fromarray(np.ascontiguousarray(photo)), centre, step, CROP_SIDE)
+    return cut_square(Image.fromarray(np.ascontiguousarray(photo)), centre, step, CROP_SIDE)
 
 
-def _fit(points: np.ndarray) -> tuple[complex, complex]:
+def similarity_fit(points: np.ndarray) -> tuple[complex, complex]:
     """The padded box, turned with the face, whose mean points fit these points best.
 
     Args:
@@ -402,12 +402,12 @@ def _fit(points: np.ndarray) -> tuple[complex, complex]:
         Its upper side, as the way from the left end to the right, and its centre.
     """
     # A similarity of the plane is a complex line, w = a z + b; this is its least-squares fit.
-    z = (_MEAN_POINTS + _PADDING) / (1 + 2 * _PADDING) @ [1, 1j]
+    z = (MEAN_POINTS + PADDING) / (1 + 2 * PADDING) @ [1, 1j]
     side = np.vdot(z - z.mean(), points - points.mean()) / np.vdot(z - z.mean(), z - z.mean())
     return complex(side), complex(points.mean() + side * (0.5 + 0.5j - z.mean()))
 
 
-def _cut(image: Image.Image, centre: complex, step: complex, side: int) -> np.ndarray:
+def cut_square(image: Image.Image, centre: complex, step: complex, side: int) -> np.ndarray:
     """A square of `side` pixels about `centre`, scaled and turned; black beyond the image.
 
     Positions are x + iy with whole numbers on the centres of pixels; `step` leads from one pixel

@@ -18,6 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from face2voice.commands.preprocess import preprocess
+from face2voice.commands.speech2face import face2face, face2speech, import_weights, round_trip, speech2face
+from face2voice.commands.train import bench_train, train
 from savedmodels import Face2VoiceError, InputError, find_bundle, list_bundles, write_atomically
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ app = typer.Typer(
 )
 models = typer.Typer(help="The bundles of weights on this machine.", no_args_is_help=True)
 app.add_typer(models, name="models")
+bench = typer.Typer(help="Measure speed, as ratios within one run.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 recipe = typer.Typer(help="Make a bundle from data.", no_args_is_help=True)
 app.add_typer(recipe, name="recipe")
 
@@ -43,6 +48,9 @@ RECIPE_STEPS = (
     "g2p",
     "synthesizer",
     "vocoder",
+    "frames",
+    "face_decoder",
+    "voice_encoder",
     "speech_encoder",
     "bundle",
 )
@@ -304,6 +312,16 @@ def _progress(label: str) -> Iterator[Callable[[float], None]]:
     with Progress(*columns, console=_to_user, transient=True, disable=not _to_user.is_terminal) as bar:
         task = bar.add_task(label, total=1.0)
         yield lambda share: bar.update(task, completed=share)
+
+
+app.command()(preprocess)
+app.command()(train)
+bench.command("train")(bench_train)
+app.command()(speech2face)
+app.command()(face2face)
+app.command()(face2speech)
+app.command("round-trip")(round_trip)
+models.command("import")(import_weights)
 
 
 def main() -> None:

@@ -24,6 +24,10 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "synthesizer": ("synthesizer.safetensors", "synthesizer.pt"),
     "vocoder": ("vocoder.safetensors", "vocoder.pt"),
     "g2p": ("g2p.safetensors",),
+    "voice_encoder": ("voice_encoder.safetensors", "voice_encoder.pt"),
+    "face_decoder": ("face_decoder.safetensors", "face_decoder.pt"),
+    "vgg_face": ("vgg_face.safetensors",),
+    "voice_decoder": ("voice_decoder.safetensors",),
     "voices": ("voices.npz",),
 }
 """Part -> names its file may have, the first one found being taken."""

@@ -33,6 +33,8 @@ class TacotronDims:
         r: mel frames made by one decoder step.
         max_r: frames the output layer has weights for; a smaller r uses the first r.
         quiet: trailing frames whose every band is below this level are cut.
+        dropout: share of the prenet's values that are dropped in speaking; training drops half. Less of
+            it is less noise in the mel, more of it keeps a shaky attention moving.
     """
 
     symbols: tuple[str, ...] = CHARACTERS.symbols
@@ -50,6 +52,7 @@ class TacotronDims:
     max_r: int = 20
     r: int = 2
     quiet: float = -3.4
+    dropout: float = 0.5
 
     def __post_init__(self) -> None:
         if not 1 <= self.r <= self.max_r:
@@ -357,7 +360,7 @@ class Tacotron(nn.Module):
         lengths = torch.tensor([len(text) for text in texts])
         symbols = nn.utils.rnn.pad_sequence([torch.tensor(t) for t in texts], batch_first=True).to(device)
         voices = voices.to(device)
-        dropout = Dropout(seeds)
+        dropout = Dropout(seeds, d.dropout)
         text, keys, outside = self._encode(symbols, voices, dropout)
         location = decoder.attn_net.location_filter()
         hidden, context, attended = self._start(text)

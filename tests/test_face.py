@@ -280,9 +280,9 @@ def test_geometry_is_that_of_dlib_chips(portrait, detector):
 def test_points_land_on_their_mean_positions():
     """Bright spots at the points of a tilted face come out at the mean points."""
     turn = np.array([[0.8, 0.6], [-0.6, 0.8]]) * 300
-    points = encoder.face._MEAN_POINTS @ turn + (300, 150)
+    points = encoder.face.MEAN_POINTS @ turn + (300, 150)
     rows, columns = np.mgrid[:700, :700]
-    for point, mean in zip(points, encoder.face._MEAN_POINTS, strict=True):
+    for point, mean in zip(points, encoder.face.MEAN_POINTS, strict=True):
         spot = np.exp(-((columns - point[0]) ** 2 + (rows - point[1]) ** 2) / 200) * 255
         photo = np.repeat(spot.astype(np.uint8)[..., None], 3, 2)
         light = crop_face(photo, Face((0, 0, 1, 1), points, 1.0))[..., 0].astype(float)
@@ -293,7 +293,7 @@ def test_points_land_on_their_mean_positions():
 def test_shrinking_does_not_alias():
     stripes = np.zeros((1600, 1600, 3), np.uint8)
     stripes[:, ::2] = 255
-    points = (encoder.face._MEAN_POINTS + 0.25) / 1.5 * 1600
+    points = (encoder.face.MEAN_POINTS + 0.25) / 1.5 * 1600
     grey = crop_face(stripes, Face((0, 0, 1, 1), points, 1.0))[1:-1, 1:-1]
     assert np.abs(grey.astype(float) - 127.5).max() < 20
 

@@ -236,7 +236,7 @@ def test_distilling_approaches_the_teacher(lessons):
     before = agreement(student, lessons)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
     for batch in [batch for epoch in range(10) for batch in task.batches(epoch, seed=0)]:
-        loss, _ = task.loss(batch, 0.0)
+        loss, _ = task.loss(task.collate(batch), 0.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

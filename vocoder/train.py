@@ -1,8 +1,10 @@
 """Training a WaveRNN: random segments of speech into batches, and the loss of a batch."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -10,13 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from savedmodels import InputError
+
 from .linear_prediction import PITCH_PERIODS, predict
 from .model import WaveRNN
 from .mu_law import PREEMPHASIS, label_to_coded, mu_law_encode
 
 _MAX_GAIN_DB = 6.0
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray, int]
+_EVALUATED = 4  # batches of the recordings held out
+_SHOWN = 40  # frames, half a second
+
+Batch = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +39,38 @@ class Recording:
     mel: np.ndarray
 
 
+class Segment(NamedTuple):
+    """A piece of a recording.
+
+    Attributes:
+        recording: its index.
+        frame: the first mel frame, counted from the first that can be.
+        gain_db: put on the sound.
+        noise: in mu-law levels, see `WaveRNNTask`.
+        seed: of the noise's draws.
+    """
+
+    recording: int
+    frame: int
+    gain_db: float
+    noise: float
+    seed: int
+
+
 class WaveRNNTask:
     """Cross entropy (RAW) or negative log-likelihood (MOL) of each sample given the past.
 
     Args:
-        hops: length of a segment.
+        recordings: read when needed, so they may lie on the disk.
+        hops: length of a segment; recordings too short for one are left out.
         max_noise: with linear prediction, the largest noise, in mu-law levels, that is put on the
             excitation the network is told of: at generation its own draws are as inexact
             (Valin & Skoglund, LPCNet, 2019, section 3.5).
+        frames: of each recording's mel; looked up if not given.
+        held_out: other recordings, for the figure and the sound.
+
+    Raises:
+        InputError: no recording is long enough.
     """
 
     def __init__(
@@ -49,63 +80,109 @@ class WaveRNNTask:
         batch_size: int = 32,
         hops: int = 5,
         max_noise: float = 3.0,
+        frames: Sequence[int] | None = None,
+        held_out: Sequence[Recording] = (),
     ):
         self.module = module
         self.hops = hops
         self.batch_size = batch_size
         self.max_noise = max_noise
+        self.recordings = recordings
+        self.held_out = held_out
         self.margin = module.dims.pad + 1
-        needed = hops + 2 * self.margin
-        self.recordings = [r for r in recordings if r.mel.shape[1] > needed]
-        self.frames = np.array([r.mel.shape[1] - needed for r in self.recordings], float)
+        frames = [r.mel.shape[1] for r in recordings] if frames is None else frames
+        self.starts = self._starts(frames)
+        if not self.starts.any():
+            raise InputError(f"no recording is longer than {hops + 2 * self.margin} mel frames; give longer ones")
 
-    def batches(self, epoch: int, seed: int) -> Iterator[Batch]:
-        """Segments drawn at random, about as many as cover the recordings once.
+    def _starts(self, frames: Sequence[int]) -> np.ndarray:
+        """(recordings,): how many frames of each a segment can start at."""
+        return np.maximum(np.asarray(frames) - self.hops - 2 * self.margin, 0)
 
-        Yields:
-            samples (B, 16 + hops * hop) pre-emphasised, mel (B, 80, hops + 2 pad) in [-1, 1],
-            noise (B,) in mu-law levels, and the seed of its draws.
+    def batches(self, epoch: int, seed: int) -> Iterator[list[Segment]]:
+        """Segments drawn at random, about as many as cover the recordings once."""
+        yield from self._draw(self.starts, np.random.default_rng((seed, epoch)))
+
+    def _draw(self, starts: np.ndarray, rng: np.random.Generator) -> Iterator[list[Segment]]:
+        share = starts / starts.sum()
+        for _ in range(math.ceil(starts.sum() / self.hops / self.batch_size)):
+            yield [
+                Segment(
+                    int(i),
+                    int(rng.integers(starts[i])),
+                    rng.uniform(-_MAX_GAIN_DB, _MAX_GAIN_DB),
+                    rng.uniform(0, self.max_noise),
+                    int(rng.integers(2**31)),
+                )
+                for i in rng.choice(len(starts), self.batch_size, p=share)
+            ]
+
+    def collate(self, batch: Sequence[Segment]) -> Batch:
+        """What the network is told and asked of each sample.
+
+        Returns:
+            inputs (B, n) or (B, n, inputs) and mel (B, 80, hops + 2 pad) as of `WaveRNN.forward`;
+            labels (B, n): classes (RAW) or pre-emphasised samples (MOL).
         """
-        d = self.module.dims
-        rng = np.random.default_rng((seed, epoch))
-        share = self.frames / self.frames.sum()
-        for _ in range(math.ceil(self.frames.sum() / self.hops / self.batch_size)):
-            samples, mels = [], []
-            for i in rng.choice(len(self.recordings), self.batch_size, p=share):
-                recording = self.recordings[i]
-                frame = int(rng.integers(self.frames[i])) + self.margin
-                gain_db = rng.uniform(-_MAX_GAIN_DB, _MAX_GAIN_DB)
-                start, stop = frame * d.hop, (frame + self.hops) * d.hop
-                raw = recording.samples[start - d.prediction_order - 1 : stop].astype(np.float32) / 32768
-                samples.append((raw[1:] - PREEMPHASIS * raw[:-1]) * 10 ** (gain_db / 20))
-                mel = recording.mel[:, frame - d.pad : frame + self.hops + d.pad].astype(np.float32) / 4
-                mels.append(np.clip(mel + gain_db / 50, -1, 1))  # [-1, 1] spans 100 dB
-            noise = rng.uniform(0, self.max_noise, self.batch_size)
-            yield np.stack(samples), np.stack(mels), noise, int(rng.integers(2**31))
+        return self._collate(self.recordings, batch)
 
-    def loss(
-        self, batch: tuple[np.ndarray, np.ndarray, np.ndarray], progress: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean loss per sample in nats; `progress` is not used."""
+    def _collate(self, recordings: Sequence[Recording], batch: Sequence[Segment]) -> Batch:
         d = self.module.dims
-        device = self.module.I.weight.device
-        samples, mel = torch.from_numpy(batch[0]), torch.from_numpy(batch[1])
+        cut = [self._cut(recordings[segment.recording], segment) for segment in batch]
+        samples = torch.from_numpy(np.stack([samples for samples, _ in cut]).astype(np.float32))
+        mel = torch.from_numpy(np.stack([mel for _, mel in cut]).astype(np.float32))
         if d.prediction_order:
-            inputs, labels = self._excitation(samples, mel, *batch[2:])
+            inputs, labels = self._excitation(samples, mel, batch)
         elif d.mode == "RAW":
             labels = mu_law_encode(samples, d.bits)
             inputs = F.pad(label_to_coded(labels, d.bits), (1, -1))
         else:
             labels = samples
             inputs = F.pad(samples, (1, -1))
-        outputs = self.module(inputs.to(device), mel.to(device))
-        if d.mode == "RAW":
-            loss = F.cross_entropy(outputs.flatten(0, 1), labels.flatten().to(device))
+        return inputs, mel, labels
+
+    def _cut(self, recording: Recording, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+        """Samples (prediction_order + hops * hop,) pre-emphasised, mel (80, hops + 2 pad) in [-1, 1]."""
+        d = self.module.dims
+        frame = segment.frame + self.margin
+        start, stop = frame * d.hop, (frame + self.hops) * d.hop
+        raw = recording.samples[start - d.prediction_order - 1 : stop].astype(np.float32) / 32768
+        samples = (raw[1:] - PREEMPHASIS * raw[:-1]) * 10 ** (segment.gain_db / 20)
+        mel = recording.mel[:, frame - d.pad : frame + self.hops + d.pad].astype(np.float32) / 4
+        return samples, np.clip(mel + segment.gain_db / 50, -1, 1)  # [-1, 1] spans 100 dB
+
+    def loss(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean loss per sample in nats; `progress` is not used."""
+        inputs, mel, labels = batch
+        outputs = self.module(inputs, mel).float()
+        if self.module.dims.mode == "RAW":
+            loss = F.cross_entropy(outputs.flatten(0, 1), labels.flatten())
         else:
-            loss = logistic_mixture_loss(outputs, labels.to(device))
+            loss = logistic_mixture_loss(outputs, labels)
         return loss, {"nats": loss.detach()}
 
-    def _excitation(self, samples: Tensor, mel: Tensor, noise: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
+    @torch.inference_mode()
+    def evaluate(self) -> dict[str, float]:
+        """``held_out_nats``: the loss over some segments of the recordings held out, always the same."""
+        starts = self._starts([recording.mel.shape[1] for recording in self.held_out])
+        if not starts.any():
+            return {}
+        device = self.module.I.weight.device
+        drawn = itertools.islice(self._draw(starts, np.random.default_rng(0)), _EVALUATED)
+        batches = [[x.to(device) for x in self._collate(self.held_out, batch)] for batch in drawn]
+        return {"held_out_nats": float(np.mean([float(self.loss(batch, 0.0)[0]) for batch in batches]))}
+
+    @torch.inference_mode()
+    def show(self) -> dict[str, np.ndarray]:
+        """Half a second from the middle of the first recording (held out, if any are), made from its mel."""
+        mel = (self.held_out or self.recordings)[0].mel
+        start = max(0, (mel.shape[1] - _SHOWN) // 2)
+        cut = torch.from_numpy(mel[:, start : start + _SHOWN].astype(np.float32))
+        # Short folds: the network goes through a fold sample by sample, but through all folds at once.
+        made = self.module.generate(cut.to(self.module.I.weight.device), target=1000, overlap=200)
+        return {"sound": made.numpy()}
+
+    def _excitation(self, samples: Tensor, mel: Tensor, batch: Sequence[Segment]) -> tuple[Tensor, Tensor]:
         """Inputs (B, n, inputs) and labels (B, n) of a generation that is forced back to the true waveform."""
         d = self.module.dims
         # frames of the segment's first to last sample: the padding's share is left out
@@ -113,23 +190,22 @@ class WaveRNNTask:
         inputs, labels = _force(
             samples.numpy(),
             *(x.numpy() for x in known),
-            noise,
+            np.array([segment.noise for segment in batch]),
             d.pitch_reach,
             d.excitation_range,
             d.bits,
-            seed,
+            np.array([segment.seed for segment in batch]),
         )
         return torch.from_numpy(inputs), torch.from_numpy(labels)
 
 
 @numba.njit(cache=True, fastmath=True)
-def _force(samples, coefficients, level, period, noise, reach, scale, bits, seed):
+def _force(samples, coefficients, level, period, noise, reach, scale, bits, seeds):
     """For each segment: predict, measure the excitation, code it, disturb it, and go on from there.
 
     Args: samples (B, order + n), the first `order` as history; coefficients (B, steps, order);
-    level, period (B, steps); noise (B,).
+    level, period (B, steps); noise, seeds (B,).
     """
-    np.random.seed(seed)
     batch, steps, order = coefficients.shape
     n = samples.shape[1] - order
     step = n // steps
@@ -139,6 +215,7 @@ def _force(samples, coefficients, level, period, noise, reach, scale, bits, seed
     inputs = np.empty((batch, n, 4 + 2 * reach), np.float32)
     labels = np.empty((batch, n), np.int64)
     for b in range(batch):
+        np.random.seed(seeds[b])
         past = samples[b, :order][::-1].copy()
         coded = np.zeros(before + n)
         for t in range(n):

@@ -1,6 +1,5 @@
 """What the recipes take from elsewhere: files inside Python packages, and the corpora's folders."""
 
-import csv
 import dataclasses
 import hashlib
 import subprocess
@@ -10,6 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from face2voice.corpora.faces import voteview
 from savedmodels import InputError, write_atomically
 
 
@@ -71,16 +71,7 @@ class Portrait:
 
 def read_voteview(folder: Path) -> list[Portrait]:
     """The portraits of voteview's ``members.csv``; one person in five is held out, by a hash of the id."""
-    table = folder / "members.csv"
-    if not table.is_file():
-        raise InputError(f"{table}: no such file; give the folder that holds members.csv and images/")
-    portraits = []
-    with table.open(newline="") as file:
-        for row in csv.DictReader(file):
-            held_out = hashlib.sha256(row["icpsr"].encode()).digest()[0] % 5 == 0
-            age = float(row["photo_year_approx"]) - float(row["birth_year"])
-            portraits.append(Portrait(folder / row["image"], row["sex"].lower(), age, held_out))
-    return portraits
+    return [Portrait(u.faces[0], u.sex, u.age, u.split == "test") for u in voteview(folder)]
 
 
 def _read_member(archive: Path, member: str) -> bytes:

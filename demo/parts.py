@@ -1,0 +1,122 @@
+"""What all tabs share: what they are built with, how they listen to events, and what they say."""
+
+import dataclasses
+import functools
+import html
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from face2voice.limits import AT_ONCE, UPLOAD_BYTES
+from savedmodels import InputError
+
+from .studio import Studio
+from .words import in_words
+
+Updates = dict[gr.blocks.Block, object]
+HEAVY = {"concurrency_id": "studio", "concurrency_limit": AT_ONCE}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Page:
+    """What every tab is built with.
+
+    Attributes:
+        voices: state of one visitor, the voices made or loaded so far: list of `Voice`.
+        lesson: state of one visitor, the name of the bundle he made, or None.
+        uploads: folder that files must lie in to count as uploaded.
+    """
+
+    studio: Studio
+    voices: gr.State
+    lesson: gr.State
+    uploads: Path
+
+    def upload(self, value: object, what: str) -> Path:
+        """The uploaded file a component holds.
+
+        Raises:
+            InputError: nothing was uploaded, it is gone again, or it is too large.
+        """
+        value = value.model_dump() if hasattr(value, "model_dump") else value
+        given = value.get("path") if isinstance(value, dict) else value
+        if not isinstance(given, str) or not given:
+            raise InputError(f"there is no {what} yet: choose or record one first")
+        path = Path(given).resolve()
+        if self.uploads.resolve() not in path.parents or not path.is_file():
+            raise InputError(f"the {what} is no longer here: choose it again")
+        if path.stat().st_size > UPLOAD_BYTES:
+            raise InputError(f"the {what} has more than {UPLOAD_BYTES // 10**6} MB: give a smaller one")
+        return path
+
+
+def listen(
+    trigger: Callable | Sequence[Callable],
+    work: Callable[..., Updates | Iterator[Updates]],
+    inputs: Sequence[gr.components.Component],
+    outputs: Sequence[gr.blocks.Block],
+    status: gr.HTML,
+    heavy: bool = False,
+    on_error: Callable[[], Updates] = dict,
+) -> gr.events.Dependency:
+    """Has `work` done when `trigger` happens; an error becomes a sentence in `status`.
+
+    Args:
+        work: gets the inputs as the browser sent them (gradio decodes no upload before our own checks),
+            and returns or yields updates by component.
+        heavy: it waits for its turn with all that computes.
+        on_error: more updates for when it fails.
+    """
+
+    @functools.wraps(work)
+    def handler(*values):
+        try:
+            if inspect.isgeneratorfunction(work):
+                yield from work(*values)
+            else:
+                yield work(*values) or {status: gr.skip()}
+        except Exception as error:  # a stack trace is nothing to show visitors; in_words has it logged
+            yield {status: problem(in_words(error)), **on_error()}
+
+    register = functools.partial(gr.on, trigger) if isinstance(trigger, Sequence) else trigger
+    options = HEAVY if heavy else {"concurrency_limit": 4}
+    return register(
+        handler,
+        list(inputs),
+        [*dict.fromkeys((*outputs, status))],
+        preprocess=False,
+        show_progress="hidden",
+        api_visibility="private",
+        **options,
+    )
+
+
+def problem(sentence: str) -> str:
+    """HTML that says what to do, and is read out at once."""
+    return f'<p class="f2v-problem" role="alert">{html.escape(sentence)}</p>'
+
+
+def note(sentence: str) -> str:
+    """HTML that says what has happened."""
+    return f'<p class="f2v-note" role="status">{html.escape(sentence)}</p>'
+
+
+def bar(done: float, total: float, sentence: str) -> str:
+    """HTML of a progress bar; of unknown length while `done` is below 0."""
+    value = f'value="{done:g}" max="{total:g}"' if done >= 0 else ""
+    sentence = html.escape(sentence)
+    return (
+        f'<div class="f2v-progress" role="status"><progress {value} aria-label="{sentence}"></progress>{sentence}</div>'
+    )
+
+
+def small_player(label: str, elem_id: str) -> gr.Audio:
+    return gr.Audio(
+        label=label,
+        interactive=False,
+        buttons=[],
+        waveform_options=gr.WaveformOptions(show_recording_waveform=False),
+        elem_id=elem_id,
+    )

@@ -1,0 +1,144 @@
+"""From what visitors ask for to speech, one sentence at a time."""
+
+import contextlib
+import dataclasses
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from face2voice import Face2Voice, Speech, Voice
+from face2voice.limits import SPEAKING_SECONDS, TEXT_CHARACTERS, VOICE_FILE_BYTES
+from face2voice.voicespace import MAX_SEMITONES, MAX_YEARS
+from savedmodels import InputError
+
+from .studio import Studio
+
+FindVoice = Callable[[Face2Voice], Voice]
+MAX_SEED = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """How a text is to be spoken; the numbers are those of `Face2Voice.stream` and `VoiceSpace.shifted`.
+
+    Whatever a browser or a program sends can be handed in: it is checked here.
+
+    Raises:
+        InputError: the text is too long or no text; a value is of another kind or out of its range.
+    """
+
+    text: str
+    seed: int = 0
+    speed: float = 1.0
+    pause: float = 1.0
+    pitch: float = 0.0
+    older: float = 0.0
+    bundle: str | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not self.text.strip():
+            raise InputError("there is no text yet: write what is to be said")
+        if len(self.text) > TEXT_CHARACTERS:
+            raise InputError(f"the text has {len(self.text)} characters: shorten it to {TEXT_CHARACTERS}")
+        ranges = {
+            "seed": (0, MAX_SEED),
+            "speed": (0.5, 2.0),
+            "pause": (0.0, 5.0),
+            "pitch": (-MAX_SEMITONES, MAX_SEMITONES),
+            "older": (-MAX_YEARS, MAX_YEARS),
+        }
+        for name, (low, high) in ranges.items():
+            object.__setattr__(self, name, number(getattr(self, name), low, high, "age" if name == "older" else name))
+        object.__setattr__(self, "seed", int(self.seed))
+        for name in ("bundle", "device"):
+            if not isinstance(getattr(self, name), str | None):
+                raise InputError(f"the {name} is not a name: choose one from the list")
+
+
+def number(value: object, low: float, high: float, name: str) -> float:
+    """`value` if it is a number from `low` to `high`; InputError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InputError(f"{name} is {str(value)[:20]}: choose a number from {low:g} to {high:g}")
+    return float(value)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Progress:
+    """How far a text is.
+
+    Attributes:
+        voice: it is spoken in.
+        pieces: spoken so far.
+        total: pieces of the whole text.
+        seconds: of computing so far.
+    """
+
+    voice: Voice
+    pieces: tuple[Speech, ...]
+    total: int
+    seconds: float
+
+    @property
+    def finished(self) -> bool:
+        return len(self.pieces) == self.total
+
+    @property
+    def speech(self) -> Speech:
+        """All that was spoken so far."""
+        return Speech.join(self.pieces)
+
+
+def speak(studio: Studio, wishes: Wishes, find_voice: FindVoice) -> Iterator[Progress]:
+    """Says a text, giving word before the first piece and after each; closing the iterator ends the work.
+
+    The models are held for one piece at a time, so that others get their turn in between.
+
+    Raises:
+        InputError: the text or voice cannot be used, or it takes longer than a visitor's share.
+    """
+    tts = studio.tts(wishes.bundle, wishes.device)
+    with studio.turn:
+        started = time.perf_counter()
+        total = len(tts.pieces(wishes.text))
+        voice = find_voice(tts)
+        if wishes.pitch or wishes.older:
+            voice = tts.voice_space().shifted(voice, wishes.pitch, wishes.older)
+        spent = time.perf_counter() - started
+    yield Progress(voice, (), total, spent)
+    pieces: tuple[Speech, ...] = ()
+    with contextlib.closing(tts.stream(wishes.text, voice, wishes.seed, wishes.speed, wishes.pause)) as stream:
+        while len(pieces) < total:
+            if spent > SPEAKING_SECONDS:
+                raise InputError(f"stopped after {spent:.0f} s of computing: give a shorter text")
+            with studio.turn:
+                started = time.perf_counter()
+                pieces += (next(stream),)
+                spent += time.perf_counter() - started
+            yield Progress(voice, pieces, total, spent)
+
+
+def speak_whole(studio: Studio, wishes: Wishes, find_voice: FindVoice) -> Progress:
+    """`speak`, at its end."""
+    for progress in speak(studio, wishes, find_voice):
+        last = progress
+    return last
+
+
+def load_voice(path: Path) -> Voice:
+    """A voice file that a visitor sent; InputError if it is anything else, or larger than a voice can be."""
+    try:
+        with zipfile.ZipFile(path) as stored:
+            size = sum(entry.file_size for entry in stored.infolist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError("not a voice file: give an .npz that was saved here or by face2voice embed") from error
+    if max(size, path.stat().st_size) > VOICE_FILE_BYTES:
+        raise InputError("not a voice file: it is too large for one")
+    try:
+        voice = Voice.load(path)
+    except MemoryError as error:
+        raise InputError("not a voice file: its size is not that of a voice") from error
+    if voice.embedding.shape != (256,):
+        raise InputError(f"not a voice file: a voice has 256 numbers, this has {voice.embedding.size}")
+    return voice

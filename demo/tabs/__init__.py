@@ -1,0 +1,1 @@
+"""The page's tabs, one to a file."""

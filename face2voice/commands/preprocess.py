@@ -1,0 +1,74 @@
+"""``face2voice preprocess``: corpora into the records that a model is trained on."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from savedmodels import InputError, find_bundle
+
+
+def preprocess(
+    model: Annotated[
+        str,
+        typer.Argument(help="speech-encoder, face-encoder, synthesizer, vocoder, voice-encoder or face-decoder."),
+    ],
+    corpus: Annotated[
+        list[str],
+        typer.Option(help="NAME=PATH; several are joined. A wrong name lists the known ones."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the records; a second run goes on from it.")],
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes; as many as there are cores if not given.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for corpora that outgrow one machine.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; a local one is started without it.")] = None,
+    speech_encoder: Annotated[
+        str, typer.Option(help="Checkpoint that gives the voices, or the bundle to take it from.")
+    ] = "default",
+    symbols: Annotated[str, typer.Option(help="phones, or characters for the published synthesizer.")] = "phones",
+    synthesizer: Annotated[
+        Path | None, typer.Option(help="Checkpoint that predicts the vocoder's mels; true ones without it.")
+    ] = None,
+) -> None:
+    """Make the records that a model is trained on, from corpora as they are published. Resumes."""
+    corpora = [_name_and_path(value) for value in corpus]
+    encoder = Path(speech_encoder)
+    if not encoder.is_file():
+        encoder = find_bundle(speech_encoder).path("speech_encoder")
+    if synthesizer and not synthesizer.is_file():
+        raise InputError(f"{synthesizer}: no such checkpoint of a synthesizer")
+    from ..preprocess import find_maker
+    from ..preprocess import preprocess as run
+
+    maker = find_maker(model, encoder.absolute(), symbols, synthesizer and synthesizer.absolute())
+    to_user = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=to_user, transient=True, disable=not to_user.is_terminal) as bar:
+        task = bar.add_task("reading the corpora", total=None)
+        report = run(
+            maker,
+            corpora,
+            out,
+            (os.cpu_count() or 1) if workers is None else workers,
+            engine,
+            address,
+            lambda done, total: bar.update(task, description="making records", completed=done, total=total),
+        )
+    to_user.print(f"{out}: {report}")
+
+
+def _name_and_path(value: str) -> tuple[str, Path]:
+    name, equals, path = value.partition("=")
+    if not equals or not path:
+        raise InputError(f"--corpus {value}: write NAME=PATH, such as librispeech=/data/LibriSpeech")
+    return name, Path(path)

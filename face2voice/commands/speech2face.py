@@ -1,0 +1,116 @@
+"""``face2voice speech2face``, ``face2face``, ``face2speech``, ``round-trip`` and ``models import``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from savedmodels import InputError
+
+Picture = Annotated[Path, typer.Option("--out", "-o", help="Picture to write, .png.")]
+BundleName = Annotated[str, typer.Option("--bundle", help="Name of a bundle, or a folder laid out like one.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+FaceIndex = Annotated[int | None, typer.Option("--index", min=0, help="Which face of the photo; 0 is the largest.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result on the same device.")]
+
+
+def speech2face(
+    speech: Annotated[list[Path], typer.Option(help="Clip of a person talking; several make a contact sheet.")],
+    out: Picture,
+    bundle: BundleName = "default",
+    device: Device = "auto",
+) -> None:
+    """Draw a face that is typical for a voice. It identifies nobody."""
+    from face2voice.speech2face import Speech2Face
+    from face2voice.speech2face.sheet import Tile, check_picture_path, contact_sheet, save_picture
+
+    check_picture_path(out)
+    s2f = Speech2Face.load(bundle, device)
+    portraits = [s2f.portrait_from_speech(clip) for clip in speech]
+    if len(portraits) == 1:
+        portraits[0].save(out)
+    else:
+        tiles = [Tile(portrait.image, clip.stem) for portrait, clip in zip(portraits, speech, strict=True)]
+        save_picture(contact_sheet(tiles), out)
+    typer.echo(f"{out}: typical for such a voice; it identifies nobody", err=True)
+
+
+def face2face(
+    face: Annotated[Path, typer.Option(help="Photo.")],
+    out: Picture,
+    index: FaceIndex = None,
+    bundle: BundleName = "default",
+    device: Device = "auto",
+) -> None:
+    """Draw the face of a photo from the front and in even light."""
+    from face2voice.speech2face import Speech2Face
+    from face2voice.speech2face.pipeline import similarity
+    from face2voice.speech2face.sheet import check_picture_path
+
+    check_picture_path(out)
+    s2f = Speech2Face.load(bundle, device)
+    portrait = s2f.portrait_from_face(face, index)
+    portrait.save(out)
+    kept = similarity(portrait.feature, s2f.describe(portrait.image))
+    typer.echo(f"{out}: cosine of the face features of photo and portrait {kept:.3f}", err=True)
+
+
+def face2speech(
+    face: Annotated[Path, typer.Option(help="Photo.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Sound file to write: .wav, .flac or .ogg.")],
+    index: FaceIndex = None,
+    bundle: BundleName = "default",
+    device: Device = "auto",
+) -> None:
+    """Make six seconds of the sound of a voice that suits a face; for words there is `speak`."""
+    from face2voice.pipeline import check_sound_path
+    from face2voice.speech2face import Speech2Face
+
+    check_sound_path(out)
+    speech = Speech2Face.load(bundle, device).speech_from_face(face, index)
+    speech.save(out)
+    typer.echo(f"{out}: {speech.duration:.1f} s", err=True)
+
+
+def round_trip(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Contact sheet to write, .png.")],
+    face: Annotated[Path | None, typer.Option(help="Photo: face to voice to face.")] = None,
+    speech: Annotated[Path | None, typer.Option(help="Clip: speech to face to voice.")] = None,
+    index: FaceIndex = None,
+    bundle: BundleName = "default",
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Go from a face to a voice and back, or from a voice to a face and back, and compare at every step."""
+    if bool(face) == bool(speech):
+        raise InputError("give a photo with --face, or a clip with --speech")
+    from face2voice.pipeline import Face2Voice
+    from face2voice.speech2face import Speech2Face
+    from face2voice.speech2face.round_trip import from_face, from_speech
+    from face2voice.speech2face.sheet import check_picture_path, save_picture
+
+    check_picture_path(out)
+    s2f, tts = Speech2Face.load(bundle, device), Face2Voice.load(bundle, device)
+    trip = from_face(s2f, tts, face, index, seed) if face else from_speech(s2f, tts, speech, seed)
+    save_picture(trip.sheet(), out)
+    for step, cosine in trip.similarities.items():
+        typer.echo(f"{step}: {cosine:.3f}")
+
+
+def import_weights(
+    source: Annotated[
+        Path, typer.Argument(help="vgg_face_weights.h5 (deepface) or rcmalli_vggface_tf_vgg16.h5 (keras-vggface).")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .safetensors.")],
+    preprocessing: Annotated[
+        str,
+        typer.Option(help="unit: RGB in [0, 1], as published Speech2Face weights expect; mean: as VGG-Face itself."),
+    ] = "unit",
+) -> None:
+    """Turn published VGG-Face weights into ours (`models import`); TensorFlow is not needed."""
+    if preprocessing not in ("unit", "mean"):
+        raise InputError(f"no preprocessing {preprocessing!r}: choose unit or mean")
+    from face2voice.speech2face.vggface import import_keras
+
+    dims = import_keras(source, out, preprocessing)
+    typer.echo(f"{out}: VGG-Face, fc7 {dims.hidden}, fc8 {dims.classes}, {dims.side} x {dims.side} pixels", err=True)

@@ -1,0 +1,111 @@
+"""``face2voice train``: a network on the records that ``face2voice preprocess`` made; ``face2voice bench train``."""
+
+import json
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from savedmodels import InputError, find_bundle, write_atomically
+
+
+def train(
+    stage: Annotated[str, typer.Argument(help="speech-encoder, face-encoder, synthesizer or vocoder.")],
+    data: Annotated[Path, typer.Option(help="Folder of records, made by face2voice preprocess.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; a second run goes on from it.")],
+    start: Annotated[
+        str | None, typer.Option("--from", help="Checkpoint to go on from, or the bundle to take it from.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Ends the training.")] = None,
+    max_time: Annotated[str | None, typer.Option(help="HH:MM:SS; ends the training, all runs together.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=2, help="Of all devices together: utterances, segments or people.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="The highest.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) of each node.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines, each started with this command.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and of all that is drawn.")] = 0,
+    legacy_targets: Annotated[
+        bool, typer.Option(help="face-encoder: voices as Lip2Speech's training had them.")
+    ] = False,
+    size: Annotated[
+        str, typer.Option(help="default, published or tiny; vocoder: also published-mol. Not used with --from.")
+    ] = "default",
+    patience: Annotated[int, typer.Option(min=0, help="Evaluations without a better figure that end it; 0: none.")] = 0,
+    save_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 120.0,
+) -> None:
+    """Train a network. Resumes; tensorboard --logdir OUT shows how it goes."""
+    logging.getLogger().setLevel(logging.INFO)
+    seconds = math.inf if max_time is None else _seconds(max_time)
+    if steps is None and max_time is None:
+        raise InputError("say when the training ends: --steps N, --max-time HH:MM:SS or both")
+    from ..stages import Options, build_task, find_stage
+    from ..training import BEST_FILE, Hardware, Schedule, fit
+
+    chosen = find_stage(stage)
+    hardware = Hardware(accelerator, devices, nodes, precision)
+    rate = chosen.learning_rate if learning_rate is None else learning_rate
+    schedule = Schedule(
+        seconds,
+        rate,
+        warmup=100 if steps is None else max(1, min(100, steps // 10)),
+        clip=chosen.clip,
+        save_seconds=save_every,
+        steps=math.inf if steps is None else steps,
+        patience=patience,
+    )
+    task = build_task(stage, data, Options(start and _checkpoint(start, stage), size, batch_size, legacy_targets, seed))
+    to_user = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (TextColumn(stage), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=to_user, transient=True, disable=not to_user.is_terminal) as bar:
+        shown = bar.add_task(stage, total=1.0)
+        path = fit(task, out, schedule, seed, hardware, lambda share: bar.update(shown, completed=share))
+    if not {os.environ.get("LOCAL_RANK", "0"), os.environ.get("NODE_RANK", "0")} - {"0"}:
+        to_user.print(f"{path}: trained; the best by its figures is {path.with_name(BEST_FILE)}", markup=False)
+
+
+def bench_train(
+    stages: Annotated[list[str] | None, typer.Argument(help="synthesizer, vocoder; both if not given.")] = None,
+    size: Annotated[str, typer.Option(help="default, published or tiny; published with CUDA if not given.")] = "",
+    batch_size: Annotated[int, typer.Option(min=1, help="Items a step.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps of each variant.")] = 5,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file to write.")] = None,
+) -> None:
+    """Measure training: steps per second, and as a ratio to plain loops over time."""
+    from ..benchmarks import measure_training
+    from ..training import Hardware
+
+    device = "cuda" if Hardware(accelerator).cuda else "cpu"
+    size = size or ("published" if device == "cuda" else "default")
+    measured = measure_training(stages or ["synthesizer", "vocoder"], size, device, batch_size, steps)
+    table = Table("stage", "variant", "steps/s", "ratio to plain", title=f"{size}, batches of {batch_size}, {device}")
+    for row in measured:
+        table.add_row(row.stage, row.variant, f"{row.steps_per_second:.2f}", f"{row.ratio:.2f}")
+    Console().print(table)
+    if out:
+        settings = {"size": size, "batch_size": batch_size, "device": device}
+        write_atomically(out, json.dumps({**settings, "rows": [vars(row) for row in measured]}, indent=2).encode())
+
+
+def _seconds(text: str) -> float:
+    """Of HH:MM:SS, with the hours or more left out if need be."""
+    parts = text.split(":")
+    if len(parts) > 3 or not all(part.isdecimal() for part in parts):
+        raise InputError(f"--max-time {text}: write hours, minutes and seconds as HH:MM:SS")
+    return float(sum(int(part) * 60**i for i, part in enumerate(reversed(parts))))
+
+
+def _checkpoint(start: str, stage: str) -> Path:
+    path = Path(start)
+    if path.is_file() or path.suffix:
+        return path  # a missing file is told by its reader
+    return find_bundle(start).path(stage.replace("-", "_"))

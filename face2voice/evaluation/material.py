@@ -1,0 +1,122 @@
+"""What the evaluation is done on: people held out, real speech, and pairs of the two."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from face2voice.corpora import Utterance, read_manifest
+from face2voice.corpora.speech import librispeech, speechocean762
+from face2voice.recipes.sources import Portrait, read_voteview
+from savedmodels import InputError
+
+_ADULT = 18  # years
+_FEWEST_WORDS = 5  # of a sentence that is recognised
+KEPT_OUT = 20  # files of LibriSpeech that the recipes train no vocoder on: the first, by path
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """People and recordings; what is missing is empty, and the parts that need it say so.
+
+    Attributes:
+        people: portraits held out of training.
+        readers: LibriSpeech, one clip of each reader, in the order of paths.
+        natural: adults of whom it is known what they say, one sentence each.
+        pairs: clips of people with photos, one for each person.
+    """
+
+    people: Sequence[Portrait]
+    readers: Sequence[Utterance] = ()
+    natural: Sequence[Utterance] = ()
+    pairs: Sequence[Utterance] = ()
+
+    @property
+    def originals(self) -> list[Path]:
+        """Real speakers whom the vocoder has not heard."""
+        return [reader.audio for reader in self.readers[:KEPT_OUT]]
+
+    def speakers(self, count: int) -> list[Utterance]:
+        """Readers, half of them women, as many as there are up to `count`."""
+        by_sex = [[reader for reader in self.readers if reader.sex == sex] for sex in "fm"]
+        return [reader for pair in zip(*by_sex, strict=False) for reader in pair][:count]
+
+
+def find_material(
+    data: Path | None, people: int, faces: Path | None = None, pairs: Path | None = None, natural: Path | None = None
+) -> Material:
+    """What lies in the folder of data: ``faces/voteview``, ``speech/LibriSpeech``, ``speech/speechocean762``.
+
+    Args:
+        people: how many portraits are wanted.
+        faces, natural: folders in place of ``faces/voteview`` and ``speech/speechocean762``.
+        pairs: manifest of `Utterance`s with faces.
+
+    Raises:
+        InputError: no portraits, too few of them, or a manifest that is none.
+    """
+    if not (data or faces):
+        raise InputError("give the folder of data with --data, or that of the portraits with --faces")
+    if data and not data.is_dir():
+        raise InputError(f"{data}: no such folder; give one with faces/voteview and speech/")
+    folder = faces or data / "faces" / "voteview"
+    if not (folder / "members.csv").is_file():
+        raise InputError(f"{folder / 'members.csv'}: no such file; give the folder that holds members.csv and images/")
+    readers = natural_speech = ()
+    if data and (data / "speech" / "LibriSpeech").is_dir():
+        readers = _one_each(sorted(librispeech(data / "speech" / "LibriSpeech"), key=lambda u: u.audio))
+    natural = natural or (data / "speech" / "speechocean762" if data else None)
+    if natural and natural.is_dir():
+        natural_speech = _one_each(u for u in speechocean762(natural) if u.split == "test" and _is_sentence(u))
+    spoken = [reader for reader in readers if reader.text]
+    return Material(
+        held_out(folder, people),
+        readers,
+        spoken or natural_speech,
+        _pairs(read_manifest(pairs), pairs) if pairs else (),
+    )
+
+
+def held_out(faces: Path, people: int) -> list[Portrait]:
+    """`people` portraits kept out of training, in the order of the table: women and men in turn while
+    both last, then whoever is left.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    portraits = [p for p in read_voteview(faces) if p.held_out]
+    women, men = ([p for p in portraits if p.sex == sex] for sex in "fm")
+    if len(women) + len(men) < people:
+        raise InputError(f"{faces}: {len(women)} women and {len(men)} men are held out; {people} people are asked for")
+    both = min(len(women), len(men))
+    in_turn = [portrait for pair in zip(women, men, strict=False) for portrait in pair]
+    return (in_turn + women[both:] + men[both:])[:people]
+
+
+def _is_sentence(utterance: Utterance) -> bool:
+    adult = utterance.age is None or utterance.age >= _ADULT
+    return adult and len((utterance.text or "").split()) >= _FEWEST_WORDS
+
+
+def _one_each(utterances: Iterable[Utterance]) -> list[Utterance]:
+    first: dict[str, Utterance] = {}
+    for utterance in utterances:
+        first.setdefault(utterance.speaker, utterance)
+    return list(first.values())
+
+
+def _pairs(utterances: Sequence[Utterance], manifest: Path) -> list[Utterance]:
+    """A record for each person, with a clip and photos, which may come from different records."""
+    people: dict[str, Utterance] = {}
+    for utterance in utterances:
+        known = people.setdefault(utterance.speaker, utterance)
+        people[utterance.speaker] = dataclasses.replace(
+            known,
+            audio=known.audio or utterance.audio,
+            faces=known.faces or utterance.faces,
+            sex=known.sex or utterance.sex,
+            age=utterance.age if known.age is None else known.age,
+        )
+    complete = [person for person in people.values() if person.audio and person.faces]
+    if len(complete) < 2:
+        raise InputError(f"{manifest}: {len(complete)} people have both a clip and a photo; at least 2 are needed")
+    return complete

@@ -1,0 +1,73 @@
+"""What the default bundle's Speech2Face networks learn from."""
+
+import hashlib
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from face2voice.corpora import read_corpus
+from face2voice.speech2face.audio import load_clip
+from face2voice.speech2face.decoder import FaceDecoder
+from face2voice.speech2face.pairing import pair_by_sex_and_age
+from face2voice.speech2face.portraits import Portraits
+from face2voice.speech2face.train import VoiceEncoderTask, sex_classifier
+from face2voice.speech2face.voice_encoder import VoiceEncoder, VoiceEncoderDims
+from savedmodels import InputError
+
+from .sources import Portrait
+
+log = logging.getLogger(__name__)
+
+ADULT = 18  # years
+CLIPS_PER_SPEAKER = 10
+
+Person = tuple[str | None, float | None]  # sex, age in years
+
+
+def voice_encoder_task(
+    speech: Path, frames: Portraits, people: list[Portrait], decoder: FaceDecoder
+) -> VoiceEncoderTask:
+    """Real adults' speech with the faces of people of the speaker's sex and about the speaker's age.
+
+    One speaker in five is held out, by a hash of the name; so are the portraits' held-out people.
+
+    Args:
+        speech: folder with ``LibriSpeech`` (sex, no age) and ``speechocean762`` (both).
+        people: of each of the `frames`.
+    """
+    learning, apart = _clips(speech)
+    shown = [i for i, person in enumerate(people) if not person.held_out]
+    faces = [(people[i].sex, people[i].age) for i in shown]
+    features = frames.features[shown, 0]
+    tables = [pair_by_sex_and_age([speaker for _, speaker in clips], faces) for clips in (learning, apart)]
+    return VoiceEncoderTask(
+        VoiceEncoder(VoiceEncoderDims()),
+        [clip for clip, _ in learning],
+        faces=features,
+        table=tables[0],
+        decoder=decoder,
+        held_out=([clip for clip, _ in apart], tables[1]),
+        sex=sex_classifier(features, [sex for sex, _ in faces]),
+    )
+
+
+def _clips(speech: Path) -> tuple[list[tuple[np.ndarray, Person]], list[tuple[np.ndarray, Person]]]:
+    """Clips to learn from and clips held out, each with its speaker's sex and age."""
+    parts: tuple[list, list] = ([], [])
+    for corpus in ("LibriSpeech", "speechocean762"):
+        taken: Counter[str] = Counter()
+        for utterance in read_corpus(corpus.lower(), speech / corpus):
+            child = utterance.age is not None and utterance.age < ADULT
+            if child or utterance.sex is None or taken[utterance.speaker] == CLIPS_PER_SPEAKER:
+                continue
+            try:
+                clip = load_clip(utterance.audio)
+            except InputError as error:
+                log.warning("%s", error)
+                continue
+            taken[utterance.speaker] += 1
+            held_out = hashlib.sha256(utterance.speaker.encode()).digest()[0] % 5 == 0
+            parts[held_out].append((clip, (utterance.sex, utterance.age)))
+    return parts
