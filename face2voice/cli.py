@@ -3,7 +3,6 @@
 Heavy imports stand inside the commands, so that ``--help`` and a wrong option answer at once.
 """
 
-import json
 import logging
 import os
 import sys
@@ -18,10 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from face2voice.commands.evaluate import evaluate
 from face2voice.commands.preprocess import preprocess
 from face2voice.commands.speech2face import face2face, face2speech, import_weights, round_trip, speech2face
 from face2voice.commands.train import bench_train, train
-from savedmodels import Face2VoiceError, InputError, find_bundle, list_bundles, write_atomically
+from savedmodels import Face2VoiceError, InputError, find_bundle, list_bundles
 
 if TYPE_CHECKING:
     from .pipeline import Face2Voice
@@ -222,28 +222,6 @@ def recipe_default(
     getattr(steps, only)() if only else steps.run()
 
 
-@app.command()
-def evaluate(
-    faces: Annotated[Path, typer.Option(help="Folder of the voteview portraits: members.csv and images/.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file to write, with every sentence.")] = None,
-    bundle: BundleName = "default",
-    people: Annotated[int, typer.Option(min=2, help="Held-out people, half of them women.")] = 30,
-    voices: Annotated[int, typer.Option(min=2, help="How many of them speak Harvard sentences.")] = 4,
-    sentences: Annotated[int, typer.Option(min=1, max=40, help="Harvard sentences per voice.")] = 20,
-    vocoder: VocoderName = "wavernn",
-    device: Device = "auto",
-) -> None:
-    """Measure a bundle: sex by pitch over held-out portraits, word error rate by a speech recogniser."""
-    from .evaluation import evaluate as run
-    from .pipeline import Face2Voice
-
-    with _progress("evaluating") as advance:
-        figures = run(Face2Voice.load(bundle, device), faces, people, voices, sentences, vocoder, advance)
-    if out:
-        write_atomically(out, json.dumps(figures, indent=2).encode())
-    Console().print_json(json.dumps({key: figures[key] for key in ("bundle", "vocoder", "sex", "intelligibility")}))
-
-
 def _say(
     find_voice: Callable[["Face2Voice"], "Voice"],
     text: str | None,
@@ -314,6 +292,7 @@ def _progress(label: str) -> Iterator[Callable[[float], None]]:
         yield lambda share: bar.update(task, completed=share)
 
 
+app.command()(evaluate)
 app.command()(preprocess)
 app.command()(train)
 bench.command("train")(bench_train)

@@ -6,7 +6,7 @@ Photos and clips have limits of their own, next to what reads them: `encoder.fac
 UPLOAD_BYTES = 10_000_000
 REQUEST_BYTES = UPLOAD_BYTES + 100_000  # an upload and the form around it
 TEXT_CHARACTERS = 500
-SPEAKING_SECONDS = 60.0  # of computing for one text
+SPEAKING_SECONDS = 60.0  # of processor time for one text
 
 AT_ONCE = 1  # texts spoken at a time; two on the same cores would each take twice as long
 WAITING = 16  # requests in line: eight visitors with a sentence each, and a click besides

@@ -303,7 +303,7 @@ def test_explore_by_keyboard(page):
             "buffer": Path(download.value.path()).read_bytes()[:50],
         }
     )
-    says(page, "#explore-note", "not a voice file")
+    says(page, "#explore-note", "Not a voice file")
 
 
 def test_about_has_the_cards(page):

@@ -333,7 +333,8 @@ def test_the_page_needs_nothing_from_elsewhere(client):
     assert named == {"speak", "clone", "speech2face"}
 
 
-def test_uploads_are_removed(shop, tmp_path):
+def test_uploads_are_removed(shop, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # the other server wants its own back
     with TestClient(server.make_app(shop, tmp_path, files_kept=2, swept_every=1)) as client:
         answer = client.post("/gradio_api/upload", files={"files": PORTRAIT.read_bytes()})
         path = Path(answer.json()[0])

@@ -173,6 +173,7 @@ def run_ray(work: Work, jobs: Iterable[Job], address: str | None = None) -> Iter
     except ImportError as error:
         raise InputError("ray is not installed: pip install 'ray[data]', or use --engine local") from error
     started = not ray.is_initialized()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if started:
         try:
             ray.init(address or "local", include_dashboard=False if not address else None, log_to_driver=False)
@@ -188,6 +189,8 @@ def run_ray(work: Work, jobs: Iterable[Job], address: str | None = None) -> Iter
     finally:
         if started:
             ray.shutdown()
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray leaves its own behind
 
 
 def _ray_row(row: dict[str, bytes], work: Work) -> dict[str, Any]:
