@@ -5,13 +5,18 @@ PIP = .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.t
 TEXT ?= Good morning. The train to the old harbor leaves in five minutes.
 FACE ?= demo/examples/portrait.jpg
 WAV ?= out/hello.wav
-# pyworld, in the extra `train`, is compiled when it is installed; its tests are skipped without it.
-EXTRAS ?= eval,test
+# Not `recipe`, whose pyworld is compiled when it is installed, nor `scale`, which is Ray: their tests are skipped.
+EXTRAS ?= demo,eval,test,train
 
-.PHONY: speak test lint format clean
+PORT ?= 7860
+
+.PHONY: speak demo test lint format clean
 
 speak: .venv/installed
 	.venv/bin/face2voice speak --face $(FACE) --text "$(TEXT)" --out $(WAV)
+
+demo: .venv/demo-installed
+	.venv/bin/face2voice demo --port $(PORT)
 
 test: lint .venv/tests-installed
 	.venv/bin/python -m pytest
@@ -33,6 +38,10 @@ format: .venv/tests-installed
 
 .venv/tests-installed: .venv/installed
 	$(PIP) -e .[$(EXTRAS)]
+	touch $@
+
+.venv/demo-installed: .venv/installed
+	$(PIP) -e .[demo]
 	touch $@
 
 clean:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from face2voice.commands.demo import demo
 from face2voice.commands.evaluate import evaluate
 from face2voice.commands.preprocess import preprocess
 from face2voice.commands.speech2face import face2face, face2speech, import_weights, round_trip, speech2face
@@ -292,6 +293,7 @@ def _progress(label: str) -> Iterator[Callable[[float], None]]:
         yield lambda share: bar.update(task, completed=share)
 
 
+app.command()(demo)
 app.command()(evaluate)
 app.command()(preprocess)
 app.command()(train)

@@ -165,6 +165,7 @@ def test_one_of_several_faces(page, tts, tmp_path):
     both.save(tmp_path / "both.png")
     page.locator("#speak-photo input[type=file]").set_input_files(tmp_path / "both.png")
     says(page, "#speak-photo-note", "2 faces found")
+    page.wait_for_function("document.querySelector('#speak-faces img')?.naturalWidth > 0")
     shown = page.locator("#speak-faces img").bounding_box()
     page.mouse.click(shown["x"] + 0.81 * shown["width"], shown["y"] + 0.32 * shown["height"])
     playwright.expect(page.get_by_label("2", exact=True)).to_be_checked(timeout=PATIENCE)
