@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from face2voice.commands.demo import demo
+from face2voice.commands.demo import bench_demo, demo
 from face2voice.commands.evaluate import evaluate
 from face2voice.commands.preprocess import preprocess
 from face2voice.commands.speech2face import face2face, face2speech, import_weights, round_trip, speech2face
@@ -298,6 +298,7 @@ app.command()(evaluate)
 app.command()(preprocess)
 app.command()(train)
 bench.command("train")(bench_train)
+bench.command("demo")(bench_demo)
 app.command()(speech2face)
 app.command()(face2face)
 app.command()(face2speech)

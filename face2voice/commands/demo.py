@@ -24,3 +24,15 @@ def demo(
         raise InputError("the demo is not installed: pip install 'face2voice[demo]'") from error
     typer.echo(f"Face2Voice listens on http://{host}:{port} (Ctrl-C ends it)", err=True)
     serve(bundle, device, host, port)
+
+
+def bench_demo(
+    bundle: Annotated[
+        str, typer.Option("--bundle", help="Name of a bundle, or a folder laid out like one.")
+    ] = "default",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Time from Speak to the first sound of a paragraph, on a server that is warm."""
+    from demo.benchmark import first_sound_seconds
+
+    typer.echo(f"first sound after {first_sound_seconds(bundle, device):.2f} s")
