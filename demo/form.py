@@ -11,6 +11,7 @@ import numpy as np
 
 from face2voice import Face2Voice, Voice
 from face2voice.limits import CANDIDATES, FILES_KEPT, TEXT_CHARACTERS, VOICES_KEPT
+from face2voice.voicespace import MAX_SEMITONES, MAX_YEARS
 from savedmodels import InputError
 
 from .examples import SENTENCES
@@ -204,8 +205,12 @@ def _sliders(page: Page, name: str) -> tuple[gr.components.Component, ...]:
         speed = gr.Slider(0.5, 2, 1, step=0.05, label="Speed", info="1 is as trained", elem_id=f"{name}-speed")
         pause = gr.Slider(0, 5, 1, step=0.1, label="Pauses", info="between sentences", elem_id=f"{name}-pause")
     with gr.Row():
-        pitch = gr.Slider(-12, 12, 0, step=0.5, label="Pitch", info="semitones", elem_id=f"{name}-pitch")
-        older = gr.Slider(-40, 40, 0, step=1, label="Age", info="years older or younger", elem_id=f"{name}-age")
+        pitch = gr.Slider(
+            -MAX_SEMITONES, MAX_SEMITONES, 0, step=0.5, label="Pitch", info="semitones", elem_id=f"{name}-pitch"
+        )
+        older = gr.Slider(
+            -MAX_YEARS, MAX_YEARS, 0, step=1, label="Age", info="years older or younger", elem_id=f"{name}-age"
+        )
     seed = gr.Number(
         0,
         label="Seed",

@@ -115,16 +115,7 @@ def mel_spectrogram(samples: np.ndarray) -> np.ndarray:
     Returns:
         (1 + n // 160, 40) float32, >= 0.
     """
-    spectrum = torch.stft(
-        torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)),
-        N_FFT,
-        HOP,
-        window=torch.hann_window(N_FFT),
-        center=True,
-        pad_mode="constant",
-        return_complex=True,
-    )
-    return spectrum.abs().square().numpy().T @ _filterbank().T
+    return _power_spectrum(samples, "constant") @ _filterbank().T
 
 
 def legacy_mel(samples: np.ndarray) -> np.ndarray:
@@ -139,16 +130,7 @@ def legacy_mel(samples: np.ndarray) -> np.ndarray:
     Returns:
         (1 + n // 160, 40) float32, >= 0; some 46 to 504 times `mel_spectrogram`'s values.
     """
-    spectrum = torch.stft(
-        torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)),
-        N_FFT,
-        HOP,
-        window=torch.hann_window(N_FFT),
-        center=True,
-        pad_mode="reflect",
-        return_complex=True,
-    )
-    return spectrum.abs().square().numpy().T @ _legacy_filterbank().T
+    return _power_spectrum(samples, "reflect") @ _legacy_filterbank().T
 
 
 def partial_slices(n_samples: int, step: int = PARTIAL_STEP) -> list[tuple[slice, slice]]:
@@ -274,6 +256,20 @@ def _legacy_filterbank() -> np.ndarray:
     top = math.log10(1 + SAMPLE_RATE / 2 / 700)
     edges = 700 * (10 ** np.linspace(0, top, MELS + 2) - 1)
     return _triangles(edges[:, None]).astype(np.float32)
+
+
+def _power_spectrum(samples: np.ndarray, pad_mode: str) -> np.ndarray:
+    """(n,) -> (1 + n // 160, 201) float32: centred frames, periodic Hann window, edges as of `torch.stft`."""
+    spectrum = torch.stft(
+        torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)),
+        N_FFT,
+        HOP,
+        window=torch.hann_window(N_FFT),
+        center=True,
+        pad_mode=pad_mode,
+        return_complex=True,
+    )
+    return spectrum.abs().square().numpy().T
 
 
 def _triangles(edges: np.ndarray) -> np.ndarray:

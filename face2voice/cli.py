@@ -19,6 +19,7 @@ from rich.table import Table
 
 from face2voice.commands.demo import bench_demo, demo
 from face2voice.commands.evaluate import evaluate
+from face2voice.commands.options import BundleName, Device, Seed
 from face2voice.commands.preprocess import preprocess
 from face2voice.commands.speech2face import face2face, face2speech, import_weights, round_trip, speech2face
 from face2voice.commands.train import bench_train, train
@@ -68,9 +69,6 @@ Faces = Annotated[
         help="Photo; several are averaged. A number besides chooses among its faces, 0 being the largest.",
     ),
 ]
-BundleName = Annotated[str, typer.Option("--bundle", help="Name of a bundle, or a folder laid out like one.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same samples on the same device.")]
 Speed = Annotated[float, typer.Option(help="Factor on the tempo, 0.5 to 2.")]
 Pause = Annotated[float, typer.Option(help="Factor on the silences between sentences, 0 to 5.")]
 Pitch = Annotated[float, typer.Option(help="Semitones that the voice is moved by, -12 to 12.")]

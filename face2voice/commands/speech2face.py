@@ -7,11 +7,10 @@ import typer
 
 from savedmodels import InputError
 
+from .options import BundleName, Device, Seed
+
 Picture = Annotated[Path, typer.Option("--out", "-o", help="Picture to write, .png.")]
-BundleName = Annotated[str, typer.Option("--bundle", help="Name of a bundle, or a folder laid out like one.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 FaceIndex = Annotated[int | None, typer.Option("--index", min=0, help="Which face of the photo; 0 is the largest.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result on the same device.")]
 
 
 def speech2face(
