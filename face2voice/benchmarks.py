@@ -36,7 +36,7 @@ class PlainTacotron(Tacotron):
 
     def decode(self, symbols: Tensor, mel: Tensor, voices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         d, decoder = self.dims, self.decoder
-        dropout = Dropout()
+        dropout = Dropout(p=self.dims.dropout)
         text, keys, outside = self._encode(symbols, voices, dropout)
         location = decoder.attn_net.location_filter()
         hidden, context, attended = self._start(text)

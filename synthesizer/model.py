@@ -33,8 +33,8 @@ class TacotronDims:
         r: mel frames made by one decoder step.
         max_r: frames the output layer has weights for; a smaller r uses the first r.
         quiet: trailing frames whose every band is below this level are cut.
-        dropout: share of the prenet's values that are dropped in speaking; training drops half. Less of
-            it is less noise in the mel, more of it keeps a shaky attention moving.
+        dropout: share of the prenets' values that are dropped, in training and in speaking. Less of it
+            is less noise in the mel, more of it keeps a shaky attention moving.
     """
 
     symbols: tuple[str, ...] = CHARACTERS.symbols
@@ -186,10 +186,7 @@ class CBHG(nn.Module):
             x = self.pre_highway(x)
         for highway in self.highways:
             x = highway(x)
-        if lengths is None:
-            return self.rnn(x)[0]
-        packed = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=frames)[0]
+        return self.rnn(x)[0] if lengths is None else _run_both_ways(self.rnn, x, lengths)
 
 
 class Encoder(nn.Module):
@@ -315,7 +312,7 @@ class Tacotron(nn.Module):
         d, decoder = self.dims, self.decoder
         if mel.shape[2] % d.r:
             raise ValueError(f"{mel.shape[2]} frames are no multiple of r = {d.r}")
-        dropout = Dropout()
+        dropout = Dropout(p=d.dropout)
         text, keys, outside = self._encode(symbols, voices, dropout)
         go = mel.new_zeros(mel.shape[0], d.mels, 1)
         previous = torch.cat([go, mel[:, :, d.r - 1 : -1 : d.r]], dim=2).transpose(1, 2)
@@ -434,6 +431,28 @@ class Tacotron(nn.Module):
 def _mask(lengths: Tensor, size: int) -> Tensor:
     """(B,) -> (B, size), 1 within each length, else 0."""
     return (torch.arange(size, device=lengths.device) < lengths[:, None]).float()
+
+
+def _run_both_ways(rnn: nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
+    """A bidirectional GRU over items (B, T, features) of which only the first `lengths` steps count; 0 behind.
+
+    Each item is turned around by itself. Packed sequences do the same, but on a CPU their gradient
+    takes time that grows with the square of T.
+    """
+    step = torch.arange(x.shape[1], device=x.device)
+    last = lengths.to(x.device)[:, None] - 1
+    turned = torch.where(step <= last, last - step, step)[..., None]
+
+    def turn(values: Tensor) -> Tensor:
+        return values.gather(1, turned.expand_as(values))
+
+    def run(values: Tensor, weights: list[Tensor]) -> Tensor:
+        start = values.new_zeros(1, values.shape[0], rnn.hidden_size)
+        return torch.gru(values, start, weights, True, 1, 0.0, rnn.training, False, True)[0]
+
+    onward, back = rnn.all_weights
+    both = torch.cat([run(x, onward), turn(run(turn(x), back))], dim=2)
+    return both * (step <= last)[..., None]
 
 
 def _run_lstm(cell: nn.LSTMCell, x: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ def buzz(f0: float, seconds: float = 1.0) -> np.ndarray:
 
 def test_pseudo_speakers_are_told_apart_by_pitch():
     speakers = pseudo_speakers()
-    assert len({s.name for s in speakers}) == 48
-    assert sum(s.sex == "f" for s in speakers) == 24
+    assert len({s.name for s in speakers}) == 64
+    assert sum(s.sex == "f" for s in speakers) == 32
     assert all(85 <= s.f0 <= 155 for s in speakers if s.sex == "m")
     assert all(160 <= s.f0 <= 255 for s in speakers if s.sex == "f")
     assert speakers == pseudo_speakers()
@@ -40,7 +40,7 @@ def test_pseudo_speakers_are_told_apart_by_pitch():
 
 @pytest.mark.skipif(importlib.util.find_spec("pyworld") is None, reason="pyworld is not installed")
 def test_world_turns_a_voice():
-    speaker = PseudoSpeaker("f", "f", 30, "rms", f0=202.0, f0_range=1.0, stretch=1.1, rate=2.0)
+    speaker = PseudoSpeaker("f", "f", 30, f0=202.0, f0_range=1.0, stretch=1.1, rate=2.0, colour=(3.0, -2.0))
     spoken = WorldVoice(buzz(101.0)).speak(speaker)
     assert spoken.dtype == np.float32
     assert len(spoken) == pytest.approx(SAMPLE_RATE / 2, rel=0.05)
