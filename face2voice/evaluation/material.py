@@ -3,11 +3,14 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from face2voice.corpora import Utterance, read_manifest
 from face2voice.corpora.speech import librispeech, speechocean762
-from face2voice.recipes.sources import Portrait, read_voteview
+from face2voice.recipes.sources import Portrait, is_speaker_held_out, read_voteview
 from savedmodels import InputError
+
+Item = TypeVar("Item", Utterance, Portrait)
 
 _ADULT = 18  # years
 _FEWEST_WORDS = 5  # of a sentence that is recognised
@@ -20,12 +23,14 @@ class Material:
 
     Attributes:
         people: portraits held out of training.
+        others: portraits that were trained on; a judge of sex may learn from them.
         readers: LibriSpeech, one clip of each reader, in the order of paths.
         natural: adults of whom it is known what they say, one sentence each.
         pairs: clips of people with photos, one for each person.
     """
 
     people: Sequence[Portrait]
+    others: Sequence[Portrait] = ()
     readers: Sequence[Utterance] = ()
     natural: Sequence[Utterance] = ()
     pairs: Sequence[Utterance] = ()
@@ -37,8 +42,11 @@ class Material:
 
     def speakers(self, count: int) -> list[Utterance]:
         """Readers, half of them women, as many as there are up to `count`."""
-        by_sex = [[reader for reader in self.readers if reader.sex == sex] for sex in "fm"]
-        return [reader for pair in zip(*by_sex, strict=False) for reader in pair][:count]
+        return _in_turn(self.readers)[:count]
+
+    def unheard(self, count: int) -> list[Utterance]:
+        """Likewise, of the readers whom Speech2Face did not hear in training."""
+        return _in_turn([reader for reader in self.readers if is_speaker_held_out(reader.speaker)])[:count]
 
 
 def find_material(
@@ -69,10 +77,11 @@ def find_material(
         natural_speech = _one_each(u for u in speechocean762(natural) if u.split == "test" and _is_sentence(u))
     spoken = [reader for reader in readers if reader.text]
     return Material(
-        held_out(folder, people),
-        readers,
-        spoken or natural_speech,
-        _pairs(read_manifest(pairs), pairs) if pairs else (),
+        people=held_out(folder, people),
+        others=_in_turn([portrait for portrait in read_voteview(folder) if not portrait.held_out]),
+        readers=readers,
+        natural=spoken or natural_speech,
+        pairs=_pairs(read_manifest(pairs), pairs) if pairs else (),
     )
 
 
@@ -88,8 +97,14 @@ def held_out(faces: Path, people: int) -> list[Portrait]:
     if len(women) + len(men) < people:
         raise InputError(f"{faces}: {len(women)} women and {len(men)} men are held out; {people} people are asked for")
     both = min(len(women), len(men))
-    in_turn = [portrait for pair in zip(women, men, strict=False) for portrait in pair]
-    return (in_turn + women[both:] + men[both:])[:people]
+    return (_in_turn(women + men) + women[both:] + men[both:])[:people]
+
+
+def _in_turn(people: Iterable[Item]) -> list[Item]:
+    """Women and men in turn, while both last."""
+    people = list(people)
+    by_sex = [[person for person in people if person.sex == sex] for sex in "fm"]
+    return [person for pair in zip(*by_sex, strict=False) for person in pair]
 
 
 def _is_sentence(utterance: Utterance) -> bool:

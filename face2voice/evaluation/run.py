@@ -44,7 +44,8 @@ class Settings:
         long_text: characters, up to some 3,000; 0 for none.
         copies: originals of copy synthesis, up to 20.
         natural: sentences of natural speech.
-        speakers: real speakers, for comparison and for the classifier of sex.
+        speakers: real speakers, for comparison and for the classifier of sex; and as many faces for that of portraits.
+        portraits, clips: photos that are drawn again, and readers of whom a portrait is drawn.
         pairs: people, where no true pairs are given.
     """
 
@@ -57,6 +58,8 @@ class Settings:
     copies: int = KEPT_OUT
     natural: int = 40
     speakers: int = 100
+    portraits: int = 60
+    clips: int = 40
     pairs: int = 24
     vocoder: Engine = "wavernn"
     seed: int = 0
@@ -67,7 +70,10 @@ class Settings:
                 raise InputError(f"no part {part!r}: choose from {', '.join(PARTS)}")
 
 
-QUICK = Settings(sentences=5, voices=2, people=8, varied=10, long_text=600, copies=3, natural=6, speakers=24, pairs=6)
+QUICK = Settings(
+    **{"sentences": 5, "voices": 2, "people": 8, "varied": 10, "long_text": 600, "copies": 3, "natural": 6},
+    **{"speakers": 24, "portraits": 12, "clips": 12, "pairs": 6},
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,12 +185,23 @@ class _Measuring:
         return attention.measure(self._varied, long)
 
     def speech2face(self) -> Section:
-        bundle = self.subject.tts.bundle
-        if "voice_encoder" not in bundle.parts:
+        bundle, material, count = self.subject.tts.bundle, self.material, self.settings
+        if not {"voice_encoder", "face_decoder"} <= bundle.parts.keys():
             return Section(notes=["This bundle has no Speech2Face."])
-        if not self.material.pairs:
-            return Section(notes=["Not measured: it needs real pairs of face and voice (--pairs)."])
         s2f = Speech2Face(bundle, self.subject.tts.device)
+        parts = [speech2face.measure_face_to_face(s2f, [p.photo for p in material.people[: count.portraits]])]
+        clips = material.unheard(count.clips)
+        if clips and material.others:
+            judge = speech2face.judge_of_sex(s2f, material.others[: count.speakers])
+            parts.append(speech2face.measure_portraits(s2f, clips, judge))
+        notes = ["Real pairs of face and voice were not given (--pairs)."]
+        if material.pairs:
+            parts.append(self._speech2face_of_pairs(s2f))
+            notes = parts[-1].notes
+        figures = {name: figure for part in parts for name, figure in part.figures.items()}
+        return Section(figures, [row for part in parts for row in part.rows], notes)
+
+    def _speech2face_of_pairs(self, s2f: Speech2Face) -> Section:
         predicted, true = [], []
         for pair in self.material.pairs:
             try:

@@ -1,12 +1,73 @@
 """How much of a face Speech2Face reads off a voice, as its paper measures it (Oh et al., 2019, section 4)."""
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from face2voice.corpora import Utterance
+from face2voice.recipes.sources import Portrait
+from face2voice.speech2face import Speech2Face
+from face2voice.speech2face.train import sex_classifier
+from savedmodels import InputError
 
 from .figures import Figure, Section, estimate, mean, share
 
+log = logging.getLogger(__name__)
+
 RANKS = (1, 2, 5, 10)
+
+
+def measure_portraits(s2f: Speech2Face, clips: Sequence[Utterance], judge: Callable[[Tensor], Tensor]) -> Section:
+    """Whether the portrait of a voice is of the speaker's sex.
+
+    Args:
+        clips: of known sex.
+        judge: of `sex_classifier`.
+    """
+    rows = []
+    for clip in clips:
+        try:
+            portrait = s2f.portrait_from_speech(clip.audio)
+        except InputError as error:
+            log.warning("%s", error)
+            continue
+        score = float(judge(torch.from_numpy(s2f.describe(portrait.image))[None]))
+        rows.append(
+            {"clip": clip.audio.name, "sex": clip.sex, "score": score, "right": (score > 0) == (clip.sex == "f")}
+        )
+    return Section({"portrait_sex_agreement": share([row["right"] for row in rows], "speakers", 0.5)}, rows)
+
+
+def measure_face_to_face(s2f: Speech2Face, photos: Sequence[Path]) -> Section:
+    """What of a face is left in the portrait made from its feature: cosine of the features of photo and
+    portrait, and how often the own photo is among the nearest to a portrait."""
+    before, after = [], []
+    for photo in photos:
+        try:
+            feature = s2f.feature_from_face(photo)
+        except InputError as error:
+            log.warning("%s", error)
+            continue
+        before.append(feature)
+        after.append(s2f.describe(s2f.portrait(feature).image))
+    figures = measure(np.array(after), np.array(before)).figures
+    wanted = ("feature_cosine", *(name for name in figures if name.startswith("retrieval")))
+    return Section({f"face_to_face_{name.removeprefix('feature_')}": figures[name] for name in wanted})
+
+
+def judge_of_sex(s2f: Speech2Face, portraits: Sequence[Portrait]) -> Callable[[Tensor], Tensor]:
+    """A linear judge of sex, from the features of photos; see `sex_classifier`."""
+    features, sexes = [], []
+    for portrait in portraits:
+        with contextlib.suppress(InputError):  # no face was found
+            features.append(s2f.feature_from_face(portrait.photo))
+            sexes.append(portrait.sex)
+    return sex_classifier(np.array(features), sexes)
 
 
 def measure(

@@ -1,11 +1,11 @@
 """What the default bundle's Speech2Face networks learn from."""
 
-import hashlib
 import logging
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 
 from face2voice.corpora import read_corpus
 from face2voice.speech2face.audio import load_clip
@@ -16,7 +16,7 @@ from face2voice.speech2face.train import VoiceEncoderTask, sex_classifier
 from face2voice.speech2face.voice_encoder import VoiceEncoder, VoiceEncoderDims
 from savedmodels import InputError
 
-from .sources import Portrait
+from .sources import Portrait, is_speaker_held_out
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,11 @@ Person = tuple[str | None, float | None]  # sex, age in years
 def voice_encoder_task(
     speech: Path, frames: Portraits, people: list[Portrait], decoder: FaceDecoder
 ) -> VoiceEncoderTask:
-    """Real adults' speech with the faces of people of the speaker's sex and about the speaker's age.
+    """Real adults' speech, each clip with the mean face of the people of the speaker's sex and about the
+    speaker's age. Faces drawn among them teach the same, by many more steps: who one of them is says
+    nothing of the voice.
 
-    One speaker in five is held out, by a hash of the name; so are the portraits' held-out people.
+    Some speakers are held out (`is_speaker_held_out`), and so are the portraits' held-out people.
 
     Args:
         speech: folder with ``LibriSpeech`` (sex, no age) and ``speechocean762`` (both).
@@ -41,14 +43,15 @@ def voice_encoder_task(
     shown = [i for i, person in enumerate(people) if not person.held_out]
     faces = [(people[i].sex, people[i].age) for i in shown]
     features = frames.features[shown, 0]
-    tables = [pair_by_sex_and_age([speaker for _, speaker in clips], faces) for clips in (learning, apart)]
+    typical = pair_by_sex_and_age([speaker for _, speaker in (*learning, *apart)], faces) @ features
+    own = scipy.sparse.eye_array(len(typical), format="csr")
     return VoiceEncoderTask(
         VoiceEncoder(VoiceEncoderDims()),
         [clip for clip, _ in learning],
-        faces=features,
-        table=tables[0],
+        faces=typical,
+        table=own[: len(learning)],
         decoder=decoder,
-        held_out=([clip for clip, _ in apart], tables[1]),
+        held_out=([clip for clip, _ in apart], own[len(learning) :]),
         sex=sex_classifier(features, [sex for sex, _ in faces]),
     )
 
@@ -68,6 +71,5 @@ def _clips(speech: Path) -> tuple[list[tuple[np.ndarray, Person]], list[tuple[np
                 log.warning("%s", error)
                 continue
             taken[utterance.speaker] += 1
-            held_out = hashlib.sha256(utterance.speaker.encode()).digest()[0] % 5 == 0
-            parts[held_out].append((clip, (utterance.sex, utterance.age)))
+            parts[is_speaker_held_out(utterance.speaker)].append((clip, (utterance.sex, utterance.age)))
     return parts
