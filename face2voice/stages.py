@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +12,12 @@ import torch
 from torch import nn
 
 from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims, SpeechSpeakerEncoder, SpeechSpeakerEncoderDims
-from encoder.face_decoder import FaceDecoder, FaceDecoderDims
+from encoder import face_decoder as lip2speech
+from encoder.audio import prepare
 from encoder.ge2e import GE2ETask
 from encoder.train import FaceSpeakerTask, Person
 from savedmodels import InputError
+from savedmodels.bundles import sha256
 from synthesizer import Tacotron, TacotronDims
 from synthesizer.text import CHARACTERS, PHONES
 from synthesizer.train import Example, TacotronTask
@@ -23,13 +26,36 @@ from vocoder.train import Recording, WaveRNNTask
 
 from .preprocess import Prepared
 from .recipes.default import FACE_ENCODER, SPEECH_ENCODER, SYNTHESIZER, VOCODER
+from .recipes.speech2face import ADULT
+from .speech2face import decoder, voice_encoder
+from .speech2face.audio import to_loudness
+from .speech2face.decoder import FaceDecoder, FaceDecoderDims
+from .speech2face.descriptor import load_descriptor
+from .speech2face.pairing import MODES, pair_by_sex_and_age, pair_people
+from .speech2face.portraits import Portraits
+from .speech2face.train import (
+    NARROW_LOSS,
+    PUBLISHED_LOSS,
+    FaceDecoderLoss,
+    FaceDecoderTask,
+    Table,
+    VoiceEncoderLoss,
+    VoiceEncoderTask,
+    sex_classifier,
+)
+from .speech2face.vggface import VGGFace
+from .speech2face.voice_encoder import AstVoiceEncoder, AstVoiceEncoderDims, VoiceEncoder, VoiceEncoderDims
 from .training import Task
+
+log = logging.getLogger(__name__)
 
 _KEPT = 1024  # records in memory
 _SHARE_HELD_OUT = 0.05  # of utterances or people, where the corpus itself holds none out
 _MOST_HELD_OUT = 64  # utterances
 _MOST_PEOPLE_HELD_OUT = 20
 _UTTERANCES_HELD_OUT = 8  # of each of them
+_MOST_PORTRAITS_HELD_OUT = 64  # people; retrieval among 20 tells little
+SEX_AND_AGE = "sex-and-age"
 
 Item = TypeVar("Item")
 
@@ -45,6 +71,11 @@ class Options:
         batch_size: items a step: utterances, segments, or people; None takes the stage's own.
         legacy_targets: voices as Lip2Speech's training had them (face-encoder).
         seed: of the first weights.
+        face_encoder: what described the faces (face-decoder, voice-encoder).
+        decoder: checkpoint of the face decoder whose first layers compare voices and faces
+            (voice-encoder); None leaves that part out of the loss.
+        pairing: a mode of `pair_people` or "sex-and-age" (voice-encoder); None takes "all-to-all" if
+            there are people who are both heard and seen.
     """
 
     start: Path | None = None
@@ -52,6 +83,9 @@ class Options:
     batch_size: int | None = None
     legacy_targets: bool = False
     seed: int = 0
+    face_encoder: Path | None = None
+    decoder: Path | None = None
+    pairing: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +107,14 @@ class Stage:
         """A new one or the one to go on from, ready to learn."""
         if options.start:
             return network.from_checkpoint(options.start).requires_grad_(True).train()
+        torch.manual_seed(options.seed)
+        return network(dataclasses.replace(self.dims(options), **dims))
+
+    def dims(self, options: Options) -> Any:
+        """Those of the size; InputError if there is none of that name."""
         if options.size not in self.sizes:
             raise InputError(f"no size {options.size!r}: choose one of {', '.join(self.sizes)}")
-        torch.manual_seed(options.seed)
-        return network(dataclasses.replace(self.sizes[options.size], **dims))
+        return self.sizes[options.size]
 
 
 class Records(Sequence[Item]):
@@ -135,14 +173,14 @@ def _face_encoder(stage: Stage, data: Prepared, options: Options) -> Task:
     learned, apart = _split_people(data, people)
     target = "legacy_raw" if options.legacy_targets else "raw"
     everything = range(len(data))
-    dims = FaceDecoderDims(channels=(32, 16, 8, 8, 8)) if options.size == "tiny" else FaceDecoderDims()
+    channels = {"channels": (32, 16, 8, 8, 8)} if options.size == "tiny" else {}
     return FaceSpeakerTask(
         stage.network(FaceSpeakerEncoder, options),
         Records(data, everything, lambda record: record["crops"]),
         Records(data, everything, lambda record: record[target]),
         list(learned.values()),
         list(apart.values()),
-        FaceDecoder(dims),
+        lip2speech.FaceDecoder(lip2speech.FaceDecoderDims(**channels)),
         freeze=options.start is not None,  # a backbone that has learned nothing must learn
         batch_size=options.batch_size or 64,
     )
@@ -185,6 +223,152 @@ def _vocoder(stage: Stage, data: Prepared, options: Options) -> Task:
     return WaveRNNTask(network, Records(data, learned, recording), options.batch_size or 32, 5, 3.0, frames, held_out)
 
 
+# ---- speech to face
+
+
+def _face_decoder(stage: Stage, data: Prepared, options: Options) -> Task:
+    describer, features = _describer(data, options)
+    network = stage.network(FaceDecoder, options, feature=features)
+    _check_feature(options.start, network, features)
+    portraits = _portraits(data).with_points(network.dims.points)
+    if options.start:
+        portraits = portraits.on_mean(network.mean_landmarks.numpy())
+    learned, apart = (
+        portraits.only(np.isin(portraits.which, [i for mine in people.values() for i in mine]))
+        for people in _split_people(data, data.speakers(), most=_MOST_PORTRAITS_HELD_OUT)
+    )
+    weights = FaceDecoderLoss() if network.residual else PUBLISHED_LOSS
+    batch_size = options.batch_size or 16
+    return FaceDecoderTask(network, learned, describer, weights, apart, batch_size, fresh=options.start is None)
+
+
+def _portraits(data: Prepared) -> Portraits:
+    """All frames with their landmarks, which can only be found together: done once, and kept in the folder."""
+    kept = data.folder / f"portraits-{sha256(data.folder / 'index.jsonl')[:16]}.npz"
+    if kept.is_file():
+        return Portraits.load(kept)
+    log.info("%s: finding the landmarks of %d portraits, once", data.folder, len(data))
+    records = [data.record(i) for i in range(len(data))]
+    frames, five, features = (np.concatenate([r[name] for r in records]) for name in ("crops", "points", "features"))
+    which = np.repeat(np.arange(len(records)), [len(record["crops"]) for record in records])
+    portraits = Portraits.of_frames(frames, five, features, which)
+    try:
+        portraits.save(kept)
+    except OSError as error:  # they can be found again
+        log.warning("%s: cannot be written (%s); the next run will look for them anew", kept, error.strerror)
+    return portraits
+
+
+def _voice_encoder(stage: Stage, data: Prepared, options: Options) -> Task:
+    describer, features = _describer(data, options)
+    faces = {i: record["feature"] for i in range(len(data)) if "feature" in (record := data.record(i))}
+    pairing, people, shown = _pair(data, list(faces), options.pairing)
+    seen = np.stack([faces[i] for i in shown])
+
+    network = _any_voice_encoder(stage, options, feature=features, final_relu=bool((seen >= 0).all()))
+    _check_feature(options.start, network, features)
+    is_vgg = isinstance(describer, VGGFace)
+    weights = VoiceEncoderLoss() if is_vgg else NARROW_LOSS
+    face_decoder = options.decoder and FaceDecoder.from_checkpoint(options.decoder)
+    if face_decoder:
+        _check_feature(options.decoder, face_decoder, features)
+    else:
+        log.info("no face decoder to compare voices and faces in; that part of the loss is left out")
+        weights = dataclasses.replace(weights, decoder=0.0)
+
+    def clips_and_table(people: dict[str, list[int]]) -> tuple[Records, Table]:
+        indices = [i for mine in people.values() for i in mine]
+        return Records(data, indices, functools.partial(_clip, trim=network.dims.trim)), pairing(indices)
+
+    learned, apart = _split_people(data, people)
+    clips, table = clips_and_table(learned)
+    sexes = [data.entries[i].sex for i in shown]
+    known = [i for i, sex in enumerate(sexes) if sex]
+    return VoiceEncoderTask(
+        network,
+        clips,
+        seen,
+        table,
+        face_decoder,
+        weights,
+        describer.fc8 if is_vgg else None,
+        options.batch_size or 16,
+        clips_and_table({name: mine[:_UTTERANCES_HELD_OUT] for name, mine in apart.items()}),
+        sex_classifier(seen[known], [sexes[i] for i in known]) if {"f", "m"} <= set(sexes) else None,
+        fresh=options.start is None,
+    )
+
+
+def _pair(
+    data: Prepared, faces: list[int], wanted: str | None
+) -> tuple[Callable[[list[int]], Table], dict[str, list[int]], list[int]]:
+    """Which clips are shown which faces.
+
+    Returns:
+        clips' records to their table; speakers who have a face to be shown, with their clips; the
+        records of the faces, the columns of the table.
+    """
+    entries = data.entries
+    heard = {speaker: [i for i in mine if entries[i].length] for speaker, mine in data.speakers().items()}
+    own = {entries[i].speaker for i in faces}
+    mode = wanted or ("all-to-all" if any(heard[speaker] for speaker in own) else SEX_AND_AGE)
+    if mode not in (*MODES, SEX_AND_AGE):
+        raise InputError(f"no pairing {mode!r}: choose one of {', '.join(MODES)}, {SEX_AND_AGE}")
+    if mode in MODES:
+        people = {speaker: mine for speaker, mine in heard.items() if mine and speaker in own}
+
+        def table(clips: list[int]) -> Table:
+            return pair_people([entries[i].speaker for i in clips], [entries[i].speaker for i in faces], mode)
+    else:
+        faces = [i for i in faces if entries[i].split == "train" and entries[i].sex] or faces
+        sexes = {entries[i].sex for i in faces}
+        youngest = min((entries[i].age for i in faces if entries[i].age is not None), default=ADULT)
+        # A child is shown no adult's face, were it the nearest in age.
+        suits = [e.sex in sexes - {None} and (e.age is None or e.age >= min(ADULT, youngest)) for e in entries]
+        people = {speaker: able for speaker, mine in heard.items() if (able := [i for i in mine if suits[i]])}
+
+        def table(clips: list[int]) -> Table:
+            kinds = [[(entries[i].sex, entries[i].age) for i in indices] for indices in (clips, faces)]
+            return pair_by_sex_and_age(*kinds)
+
+    if not people:
+        raise InputError(
+            f"{data.folder}: no clip has a face to go with it ({mode}); give people who are both heard and seen, "
+            "or speech and portraits of known sex"
+        )
+    return table, people, faces
+
+
+def _any_voice_encoder(stage: Stage, options: Options, **dims: Any) -> VoiceEncoder | AstVoiceEncoder:
+    if options.start:
+        return voice_encoder.load_voice_encoder(options.start).requires_grad_(True).train()
+    is_ast = isinstance(stage.dims(options), AstVoiceEncoderDims)
+    return stage.network(AstVoiceEncoder if is_ast else VoiceEncoder, options, **dims)
+
+
+def _clip(record: dict[str, np.ndarray], trim: bool) -> np.ndarray:
+    """As `speech2face.audio.load_clip` gives it."""
+    samples = record["samples"].astype(np.float32) / 32767
+    return to_loudness(prepare(samples) if trim else samples)
+
+
+def _describer(data: Prepared, options: Options) -> tuple[nn.Module, int]:
+    """What described a folder's faces, and how many numbers it gives."""
+    if sha256(options.face_encoder) != data.settings["face_encoder"]:
+        raise InputError(
+            f"{options.face_encoder}: not what described the faces in {data.folder}; give that with --face-encoder"
+        )
+    return load_descriptor(options.face_encoder)
+
+
+def _check_feature(path: Path | None, network: nn.Module, features: int) -> None:
+    if network.dims.feature != features:
+        raise InputError(f"{path}: made for {network.dims.feature} numbers of a face, the records hold {features}")
+
+
+# ---- who is held out
+
+
 def _split(data: Prepared) -> tuple[list[int], list[int]]:
     """Records to learn from and records held out: the corpus's own, or a few drawn at random."""
     apart = [i for i, entry in enumerate(data.entries) if entry.split != "train"]
@@ -198,14 +382,16 @@ def _split(data: Prepared) -> tuple[list[int], list[int]]:
     return learned, drawn[: min(len(apart), _MOST_HELD_OUT)].tolist()
 
 
-def _split_people(data: Prepared, people: dict[str, Item], at_least: int = 1) -> tuple[dict, dict]:
+def _split_people(
+    data: Prepared, people: dict[str, Item], at_least: int = 1, most: int = _MOST_PEOPLE_HELD_OUT
+) -> tuple[dict, dict]:
     """People to learn from and people held out, who have at least so many records."""
     records = data.speakers()
     split = {name: data.entries[records[name][0]].split for name in people}
     able = sorted(name for name in people if len(records[name]) >= at_least)
     apart = [name for name in able if split[name] != "train"] or able
     count = len(apart) if apart is not able else max(2, round(_SHARE_HELD_OUT * len(people)))
-    drawn = np.random.default_rng(0).permutation(np.array(apart))[: min(count, _MOST_PEOPLE_HELD_OUT)].tolist()
+    drawn = np.random.default_rng(0).permutation(np.array(apart))[: min(count, most)].tolist()
     learned = {name: mine for name, mine in people.items() if split[name] == "train" and name not in drawn}
     if len(learned) < 2:
         raise InputError(f"{data.folder}: holds too few people to learn from and to measure by; give more")
@@ -252,5 +438,23 @@ STAGES = {
         },
         learning_rate=3e-3,
         clip=4.0,
+    ),
+    "face-decoder": Stage(
+        _face_decoder,
+        {
+            "default": FaceDecoderDims(),
+            "published": decoder.PUBLISHED,
+            "tiny": FaceDecoderDims(shared=(32,), landmarks=(32,), channels=(16, 8, 8, 8, 8, 8)),
+        },
+        learning_rate=2e-3,
+    ),
+    "voice-encoder": Stage(
+        _voice_encoder,
+        {
+            "default": VoiceEncoderDims(),
+            "published": voice_encoder.PUBLISHED,
+            "ast": AstVoiceEncoderDims(),
+            "tiny": VoiceEncoderDims(channels=(8, 8, 8), strides=(4, 4, 4), pools=(1, 1, 1), hidden=16),
+        },
     ),
 }

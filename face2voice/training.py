@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
 import zipfile
@@ -190,6 +192,7 @@ def fit(
             **{"logger": False, "enable_checkpointing": False},
             **{"enable_progress_bar": False, "enable_model_summary": False},
         )
+        on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(learner)
         except InputError as error:  # a loader's process wraps it in its traceback
@@ -205,6 +208,8 @@ def fit(
             ) from error
         finally:
             learner.close()
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, on_interrupt)  # once interrupted, Lightning leaves it ignored
     return learner.run / MODEL_FILE
 
 
@@ -351,7 +356,8 @@ class _Learner(LightningModule):
     def close(self) -> None:
         """Lets go of TensorBoard's file."""
         if self.board:
-            self.board.close()
+            with contextlib.suppress(OSError):  # of a full disk it has been told already
+                self.board.close()
 
     # ---- progress
 

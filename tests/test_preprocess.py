@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import torch
 from PIL import Image
 from test_speech import RATE, voice_like
 
-from encoder import SpeechSpeakerEncoder, SpeechSpeakerEncoderDims
+from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims, SpeechSpeakerEncoder, SpeechSpeakerEncoderDims
 from encoder.audio import legacy_mel, mel_spectrogram
 from face2voice.commands.preprocess import preprocess as command
 from face2voice.corpora import Utterance, write_manifest
@@ -231,14 +233,22 @@ def test_faces(tmp_path, encoder):
     legacy = network.raw(torch.from_numpy(legacy_mel(read_sound(sound)))[None])[0]
     np.testing.assert_allclose(voice["legacy_raw"], legacy, atol=1e-5)
 
-    preprocess(find_maker("voice-encoder", encoder), corpora, tmp_path / "ve", workers=0)
-    lengths = [entry.length for entry in Prepared.open(tmp_path / "ve").entries]
-    assert lengths == [pytest.approx(1.5 * RATE, rel=0.1), 6 * RATE, 0, 2 * RATE]
-    preprocess(find_maker("face-decoder", encoder), corpora, tmp_path / "fd", workers=0)
+    faces = tmp_path / "face_encoder.safetensors"
+    write_checkpoint(faces, FaceSpeakerEncoder(FaceSpeakerEncoderDims("dlib_resnet", features=16, hidden=8)))
+    preprocess(find_maker("voice-encoder", encoder, face_encoder=faces), corpora, tmp_path / "ve", workers=0)
+    prepared = Prepared.open(tmp_path / "ve")
+    lengths = [entry.length for entry in prepared.entries]
+    assert lengths == [pytest.approx(1.5 * RATE, rel=0.1), 8 * RATE, 0, 2 * RATE]
+    assert ["feature" in prepared.record(i) for i in range(4)] == [True, False, True, False]
+    preprocess(find_maker("face-decoder", encoder, face_encoder=faces), corpora, tmp_path / "fd", workers=0)
     record = Prepared.open(tmp_path / "fd").record(1)
     assert record["crops"].shape == (1, 224, 224, 3)
     assert record["points"].shape == (1, 5, 2)
     assert (abs(record["points"] - 112) < 60).all()
+    assert record["features"].shape == (1, 2, 16)
+    np.testing.assert_allclose(record["features"][0, 0], prepared.record(2)["feature"], rtol=1e-4)
+    with pytest.raises(InputError, match="say by which face encoder"):
+        find_maker("face-decoder", encoder)
 
 
 def test_video(tmp_path):
@@ -305,6 +315,42 @@ def test_killed_twenty_times(tmp_path):
     ]
 
 
+def test_interrupted_at_any_moment(tmp_path):
+    corpora, out, rng = texts(tmp_path, [f"text {i}" for i in range(100)]), tmp_path / "out", random.Random(0)
+    before = signal.signal(signal.SIGPROF, lambda *_: signal.raise_signal(signal.SIGINT))
+    cut = 0
+    for _ in range(10):
+        try:
+            signal.setitimer(signal.ITIMER_PROF, rng.uniform(0.005, 0.03))
+            preprocess(Plain(), corpora, out, workers=0)
+        except KeyboardInterrupt:
+            cut += 1
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
+    assert cut
+    report = preprocess(Plain(), corpora, out, workers=0)
+    assert report.made + report.kept == 100
+    assert not list(out.glob("records/*/.*"))
+    prepared = Prepared.open(out)
+    assert all(len(np.unique(prepared.record(i)["samples"])) == 1 for i in range(100))
+
+
+def test_ctrl_c_ends_the_command_and_its_processes(corpus, tmp_path, encoder):
+    """As a terminal sends it, to all of them, while they start."""
+    arguments = ["preprocess", "speech-encoder", "--corpus", f"manifest={corpus}", "--out", str(tmp_path / "out")]
+    arguments += ["--workers", "1", "--speech-encoder", str(encoder)]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "face2voice", *arguments], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "out" / "journal.jsonl").exists() and command.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.killpg(command.pid, signal.SIGINT)
+    assert "Traceback" not in command.communicate()[1]
+    assert command.returncode == 130
+
+
 def test_a_clip_that_ends_its_process_is_left_out(tmp_path):
     report = preprocess(Plain(), texts(tmp_path, ["a", "crash", "b"]), tmp_path / "out", workers=1)
     assert report.made == 2
@@ -369,3 +415,55 @@ def test_a_full_disk_stops_the_run(corpus, tmp_path, encoder, monkeypatch):
     monkeypatch.setattr("face2voice.preprocess.engine.write_atomically", full)
     with pytest.raises(InputError, match="No space left on device"):
         preprocess(find_maker("speech-encoder", encoder), [("manifest", corpus)], tmp_path / "out", workers=0)
+
+
+@pytest.mark.parametrize(
+    "problem, told, model, files, name",
+    [
+        ("wrong path", "nowhere: no such file or folder", "speech-encoder", {}, "librispeech={}/nowhere"),
+        ("empty corpus", "nothing of librispeech in it", "speech-encoder", {}, "librispeech={}"),
+        (
+            "transcripts without audio",
+            "lists 2 clips but holds none",
+            "synthesizer",
+            {"train-clean-100/1/2/1-2.trans.txt": "1-2-0000 HELLO\n1-2-0001 THERE\n"},
+            "librispeech={}",
+        ),
+        (
+            "audio without transcripts",
+            "no record could be made: 0 made, 0 kept, 1 skipped (no text 1)",
+            "synthesizer",
+            {"a.jsonl": '{"audio": "good0.wav"}'},
+            "manifest={}/a.jsonl",
+        ),
+        ("empty manifest", "nothing of manifest in it", "vocoder", {"a.jsonl": ""}, "manifest={}/a.jsonl"),
+        ("full disk", "No space left on device", "speech-encoder", {"a.jsonl": '{"audio": "good0.wav"}'}, None),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_status_2(
+    tmp_path, encoder, monkeypatch, capsys, problem, told, model, files, name
+):
+    from face2voice import cli
+
+    wav(tmp_path / "good0.wav", voice_like(2.0))
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    (tmp_path / "empty").mkdir()
+    if problem == "empty corpus":
+        name = f"librispeech={tmp_path / 'empty'}"
+    if problem == "full disk":
+        name = "manifest={}/a.jsonl"
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("face2voice.preprocess.engine.write_atomically", full)
+    arguments = [model, "--corpus", name.format(tmp_path), "--out", tmp_path / "out", "--speech-encoder", encoder]
+    monkeypatch.setattr(sys, "argv", ["face2voice", "preprocess", "--workers", "0", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert len(error.splitlines()) == 1 and told in error
+    assert not (tmp_path / "out" / "index.jsonl").exists()

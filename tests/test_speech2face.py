@@ -20,7 +20,7 @@ from face2voice.speech2face.decoder import Decoded, FaceDecoder, FaceDecoderDims
 from face2voice.speech2face.face2speech import VoiceDecoder, VoiceDecoderDims
 from face2voice.speech2face.frame import FrameDescriptor, crop_frame, frames_to_tensor
 from face2voice.speech2face.landmarks import FIVE_OF_68, mirror, register, template
-from face2voice.speech2face.pairing import pair_by_sex_and_age, pair_people
+from face2voice.speech2face.pairing import MODES, pair_by_sex_and_age, pair_people
 from face2voice.speech2face.pipeline import similarity
 from face2voice.speech2face.portraits import Portraits, read_portraits
 from face2voice.speech2face.sheet import Tile, contact_sheet
@@ -500,9 +500,10 @@ def test_portraits_from_photos(tmp_path):
 
 def test_pairing_of_people():
     clips, faces = ["a", "b", "a", "c"], ["a", "a", "b", "d"]
-    assert pair_people(clips, faces, "one-to-one").tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0] * 4]
-    assert pair_people(clips, faces, "all-to-one").tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0] * 4]
-    assert pair_people(clips, faces).tolist() == [[0.5, 0.5, 0, 0], [0, 0, 1, 0], [0.5, 0.5, 0, 0], [0] * 4]
+    tables = {mode: pair_people(clips, faces, mode).toarray().tolist() for mode in MODES}
+    assert tables["one-to-one"] == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0] * 4]
+    assert tables["all-to-one"] == [[1, 0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0] * 4]
+    assert tables["all-to-all"] == [[0.5, 0.5, 0, 0], [0, 0, 1, 0], [0.5, 0.5, 0, 0], [0] * 4]
     with pytest.raises(ValueError, match="one-to-one, all-to-one or all-to-all"):
         pair_people(clips, faces, "some")
 
@@ -673,8 +674,12 @@ def test_contact_sheet():
     assert contact_sheet(tiles[:1]).shape[1] == 232 + 8
 
 
-def test_portrait_is_what_was_decoded():
-    network = FaceDecoder(FACE).eval()
-    decoded = network(torch.randn(1, FEATURE))
+def test_portrait_is_what_was_decoded(bundle):
+    s2f = Speech2Face.load(bundle, "cpu")
+    feature = torch.randn(FEATURE).numpy()
+    portrait = s2f.portrait(feature)
+    decoded = FaceDecoder.from_checkpoint(bundle / "face_decoder.safetensors")(torch.from_numpy(feature)[None])
     assert isinstance(decoded, Decoded) and decoded.texture.shape == (1, 3, 224, 224)
-    assert Portrait(np.zeros((224, 224, 3), np.uint8), np.zeros((68, 2)), np.zeros(4)).image.shape == (224, 224, 3)
+    assert isinstance(portrait, Portrait) and np.array_equal(portrait.landmarks, decoded.landmarks[0].numpy())
+    assert portrait.texture.dtype == np.uint8 and portrait.texture.shape == (224, 224, 3)
+    assert np.abs(portrait.texture - 255 * decoded.texture[0].permute(1, 2, 0).numpy()).max() <= 0.51

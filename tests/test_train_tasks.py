@@ -2,25 +2,37 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from test_speech import voice_like
 from torch import nn
 
 from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims, SpeechSpeakerEncoder, SpeechSpeakerEncoderDims
+from encoder.face import find_faces, load_photo
 from encoder.face_decoder import FaceDecoder, FaceDecoderDims
 from encoder.ge2e import GE2ETask, ge2e_loss
 from encoder.train import FaceSpeakerTask, Person
 from face2voice.benchmarks import PlainTacotron, PlainWaveRNN, measure_training
+from face2voice.speech2face import decoder as speech2face
+from face2voice.speech2face.audio import to_loudness
+from face2voice.speech2face.frame import crop_frame
+from face2voice.speech2face.landmarks import mirror, template
+from face2voice.speech2face.portraits import Portraits
+from face2voice.speech2face.train import FaceDecoderLoss, FaceDecoderTask, VoiceEncoderLoss, VoiceEncoderTask
+from face2voice.speech2face.voice_encoder import VoiceEncoder, VoiceEncoderDims
 from face2voice.stages import STAGES, Records
-from face2voice.training import BEST_FILE, Hardware, Schedule, fit
+from face2voice.training import BEST_FILE, STATE_FILE, Hardware, Schedule, fit
 from savedmodels import InputError
 from synthesizer import Tacotron
 from synthesizer.train import Example, TacotronTask
 from vocoder import WaveRNN, WaveRNNDims
 from vocoder.train import Recording, WaveRNNTask
 
+PORTRAIT = Path(__file__).parent / "data" / "portrait.jpg"
 TINY_TACOTRON = dataclasses.replace(STAGES["synthesizer"].sizes["tiny"], speaker=4, decoder=32, lstm=64)
 TINY_WAVERNN = WaveRNNDims(bits=3, rnn=12, fc=12, compute=4, res_out=4, res_blocks=1)
 
@@ -172,6 +184,111 @@ def test_tacotron_learns_eight_utterances(tmp_path):
     assert after < before / 10
     assert set(task.evaluate()) == {"held_out", "held_out_mel"}
     assert set(task.show()) == {"alignment", "mel", "true_mel"}
+
+
+def voice_encoder_task():
+    torch.manual_seed(0)
+    clips = [to_loudness(voice_like(0.7 + 0.1 * i, 90 + 25 * i)) for i in range(8)]
+    faces = np.random.default_rng(0).normal(size=(8, 16))
+    module = VoiceEncoder(
+        VoiceEncoderDims(channels=(8, 16), strides=(4, 4), pools=(4, 1), hidden=16, feature=16, trim=False)
+    )
+    weights = VoiceEncoderLoss(decoder=0, normalised=1, distillation=0)
+    return VoiceEncoderTask(module, clips, faces, np.eye(8), weights=weights, batch_size=8)
+
+
+def test_voice_encoder_learns_eight_clips(tmp_path):
+    task = voice_encoder_task()
+    task.held_out = (task.clips, np.eye(8, dtype=np.float32))
+    before, after = learn(task, tmp_path, steps=80, learning_rate=0.005)
+    assert after < before / 10
+    assert task.evaluate()["distance"] < before / 10
+
+
+def face_decoder_task(weights, count=8):
+    """One real portrait, out of focus, in eight lights, with features that tell of them."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    photo = load_photo(PORTRAIT)
+    frame, _ = crop_frame(photo, find_faces(photo)[0])
+    frame = np.asarray(Image.fromarray(frame).resize((7, 7), Image.BOX).resize((224, 224), Image.BILINEAR), float)
+    frame = (frame / 2 + frame[:, ::-1] / 2) * 0.6 + 20  # neither mirrored nor in bright light another
+    features = rng.normal(size=(count, 1, 8)).astype(np.float32)
+    textures = (frame * (1 + 0.3 * features[:, :, :1, None])).clip(0, 255).astype(np.uint8)
+    landmarks = template() + 4 * features[:, :, 1:2]
+    landmarks = ((landmarks + mirror(landmarks)) / 2).astype(np.float32)
+    portraits = Portraits(
+        np.arange(count), np.repeat(features, 2, 1), textures, landmarks, template().astype(np.float32)
+    )
+    dims = speech2face.FaceDecoderDims(feature=8, shared=(32,), landmarks=(32,), channels=(16, 16, 8, 8, 4, 2))
+    module = speech2face.FaceDecoder(dims)
+    return FaceDecoderTask(module, portraits, Average(), weights, batch_size=count, mixing=0)
+
+
+class Average(nn.Module):
+    """Describes pictures by the means of eight parts."""
+
+    def forward(self, frames):
+        return nn.functional.adaptive_avg_pool2d(frames.mean(1), (2, 4)).flatten(1)
+
+
+def test_face_decoder_learns_eight_portraits(tmp_path):
+    task = face_decoder_task(FaceDecoderLoss(identity=0, distinction=0))
+    before, after = learn(task, tmp_path, steps=250, learning_rate=0.01)
+    assert after < before / 10
+
+
+def small_tacotron_task():
+    torch.manual_seed(0)
+    return TacotronTask(Tacotron(TINY_TACOTRON), utterances(4), 2)
+
+
+def small_wavernn_task():
+    torch.manual_seed(0)
+    return WaveRNNTask(WaveRNN(dataclasses.replace(TINY_WAVERNN, upsample=(4, 5))), recordings(4), 2, hops=1)
+
+
+def small_ge2e_task():
+    torch.manual_seed(0)
+    module = SpeechSpeakerEncoder(SpeechSpeakerEncoderDims(hidden=8, layers=1, embedding=8, log_mels=True))
+    return GE2ETask(module, *voices_of(4, 2), speakers_per_batch=2, utterances_per_speaker=2)
+
+
+def small_face_decoder_task():
+    return face_decoder_task(FaceDecoderLoss(onset=0), count=2)
+
+
+class Cut(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "make_task",
+    [
+        small_ge2e_task,
+        lambda: face_task(freeze=False),
+        small_tacotron_task,
+        small_wavernn_task,
+        voice_encoder_task,
+        small_face_decoder_task,
+    ],
+    ids=["speech-encoder", "face-encoder", "synthesizer", "vocoder", "voice-encoder", "face-decoder"],
+)
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path, make_task):
+    schedule = Schedule(steps=3, learning_rate=0.01, warmup=2)
+    fit(make_task(), tmp_path / "whole", schedule, hardware=Hardware("cpu"))
+
+    def cut(share):
+        raise Cut
+
+    with pytest.raises(Cut):
+        saving = dataclasses.replace(schedule, save_seconds=0)
+        fit(make_task(), tmp_path / "cut", saving, hardware=Hardware("cpu"), advance=cut)
+    fit(make_task(), tmp_path / "cut", schedule, hardware=Hardware("cpu"))
+    whole, resumed = (torch.load(tmp_path / run / STATE_FILE, weights_only=True) for run in ("whole", "cut"))
+    assert whole["step"] == resumed["step"] == 3
+    for name, value in whole["weights"].items():
+        torch.testing.assert_close(resumed["weights"][name], value, atol=1e-5, rtol=1e-5, msg=name)
 
 
 def recordings(count=8):

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -199,6 +200,57 @@ def test_killed_at_any_moment_a_training_goes_on(tmp_path):
             break
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+    assert same(fit(SmallTask(), run, EVERY_STEP, hardware=CPU), whole)
+
+
+def interrupted_after(seconds, action):
+    """Does it with a Ctrl-C after so much of the processor's time; returns whether it was cut short."""
+    before = signal.signal(signal.SIGPROF, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        action()
+        return False
+    except KeyboardInterrupt:
+        return True
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def test_interrupted_at_any_moment_a_training_goes_on(tmp_path, capfd):
+    whole = fit(SmallTask(), tmp_path / "whole", EVERY_STEP, hardware=CPU)
+    rng, run = random.Random(0), tmp_path / "run"
+    cut = [
+        interrupted_after(rng.uniform(0.01, 0.2), lambda: fit(SmallTask(), run, EVERY_STEP, hardware=CPU))
+        for _ in range(10)
+    ]
+    assert any(cut)
+    assert same(fit(SmallTask(), run, EVERY_STEP, hardware=CPU), whole)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("fails", ["state", "log"])
+def test_a_full_disk_is_told_and_no_step_saved_is_lost(tmp_path, monkeypatch, fails):
+    whole, run = fit(SmallTask(), tmp_path / "whole", EVERY_STEP, hardware=CPU), tmp_path / "run"
+    room = iter(range(6))
+
+    def write(*arguments, wrapped):
+        if next(room, None) is None:
+            raise OSError(28, "No space left on device")
+        return wrapped(*arguments)
+
+    with monkeypatch.context() as patch:
+        if fails == "state":
+            patch.setattr(training, "write_atomically", partial(write, wrapped=training.write_atomically))
+        else:
+            add = training.SummaryWriter.add_scalar
+            patch.setattr(training.SummaryWriter, "add_scalar", lambda *a, **_: write(*a, wrapped=add))
+            patch.setattr(training, "_LOG_STEPS", 1)
+        with pytest.raises(InputError, match=r"run: cannot be written to \(No space left on device\); make room"):
+            fit(SmallTask(), run, EVERY_STEP, hardware=CPU)
+    assert torch.load(run / STATE_FILE, weights_only=True)["step"] > 1
+    assert not list(run.glob(".*"))
     assert same(fit(SmallTask(), run, EVERY_STEP, hardware=CPU), whole)
 
 

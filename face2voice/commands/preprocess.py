@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from savedmodels import InputError, find_bundle
+from savedmodels import InputError
+
+from .options import DESCRIBERS, find_checkpoint
 
 
 def preprocess(
@@ -30,21 +32,30 @@ def preprocess(
         str, typer.Option(help="Checkpoint that gives the voices, or the bundle to take it from.")
     ] = "default",
     symbols: Annotated[str, typer.Option(help="phones, or characters for the published synthesizer.")] = "phones",
+    face_encoder: Annotated[
+        str,
+        typer.Option(
+            help="voice-encoder, face-decoder: checkpoint that describes faces (a face encoder, or VGG-Face "
+            "by models import), or the bundle to take it from."
+        ),
+    ] = "default",
     synthesizer: Annotated[
         Path | None, typer.Option(help="Checkpoint that predicts the vocoder's mels; true ones without it.")
     ] = None,
 ) -> None:
-    """Make the records that a model is trained on, from corpora as they are published. Resumes."""
-    corpora = [_name_and_path(value) for value in corpus]
-    encoder = Path(speech_encoder)
-    if not encoder.is_file():
-        encoder = find_bundle(speech_encoder).path("speech_encoder")
+    """Make the records that a model is trained on, from corpora as they are published. Resumes.
+
+    The voice-encoder takes corpora of people who are both heard and seen; or speech and portraits of
+    others, both into one folder: --corpus librispeech=... --corpus voteview=...
+    """
+    corpora = [name_and_path(value) for value in corpus]
+    encoder, describer = find_checkpoint(speech_encoder, "speech_encoder"), find_checkpoint(face_encoder, *DESCRIBERS)
     if synthesizer and not synthesizer.is_file():
         raise InputError(f"{synthesizer}: no such checkpoint of a synthesizer")
     from ..preprocess import find_maker
     from ..preprocess import preprocess as run
 
-    maker = find_maker(model, encoder.absolute(), symbols, synthesizer and synthesizer.absolute())
+    maker = find_maker(model, encoder, symbols, synthesizer and synthesizer.absolute(), describer)
     to_user = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
         TextColumn("{task.description}"),
@@ -67,7 +78,7 @@ def preprocess(
     to_user.print(f"{out}: {report}")
 
 
-def _name_and_path(value: str) -> tuple[str, Path]:
+def name_and_path(value: str) -> tuple[str, Path]:
     name, equals, path = value.partition("=")
     if not equals or not path:
         raise InputError(f"--corpus {value}: write NAME=PATH, such as librispeech=/data/LibriSpeech")

@@ -14,9 +14,14 @@ from rich.table import Table
 
 from savedmodels import InputError, find_bundle, write_atomically
 
+from .options import DESCRIBERS, find_checkpoint
+
 
 def train(
-    stage: Annotated[str, typer.Argument(help="speech-encoder, face-encoder, synthesizer or vocoder.")],
+    stage: Annotated[
+        str,
+        typer.Argument(help="speech-encoder, face-encoder, synthesizer, vocoder, face-decoder or voice-encoder."),
+    ],
     data: Annotated[Path, typer.Option(help="Folder of records, made by face2voice preprocess.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; a second run goes on from it.")],
     start: Annotated[
@@ -37,8 +42,29 @@ def train(
         bool, typer.Option(help="face-encoder: voices as Lip2Speech's training had them.")
     ] = False,
     size: Annotated[
-        str, typer.Option(help="default, published or tiny; vocoder: also published-mol. Not used with --from.")
+        str,
+        typer.Option(
+            help="default, published or tiny; vocoder: also published-mol; voice-encoder: also ast. "
+            "Not used with --from."
+        ),
     ] = "default",
+    face_encoder: Annotated[
+        str, typer.Option(help="face-decoder, voice-encoder: what described the faces in preprocess.")
+    ] = "default",
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            help="voice-encoder: face decoder, or bundle with one, in whose first layers faces and voices are "
+            "compared; if not given, that of --face-encoder's bundle, and none if it has none."
+        ),
+    ] = None,
+    pairing: Annotated[
+        str | None,
+        typer.Option(
+            help="voice-encoder: one-to-one, all-to-one or all-to-all of a person's clips and photos, or sex-and-age "
+            "of different people; all-to-all if not given and there are people with both."
+        ),
+    ] = None,
     patience: Annotated[int, typer.Option(min=0, help="Evaluations without a better figure that end it; 0: none.")] = 0,
     save_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 120.0,
 ) -> None:
@@ -62,7 +88,17 @@ def train(
         steps=math.inf if steps is None else steps,
         patience=patience,
     )
-    task = build_task(stage, data, Options(start and _checkpoint(start, stage), size, batch_size, legacy_targets, seed))
+    options = Options(
+        start and find_checkpoint(start, stage.replace("-", "_")),
+        size,
+        batch_size,
+        legacy_targets,
+        seed,
+        find_checkpoint(face_encoder, *DESCRIBERS),
+        find_checkpoint(decoder, "face_decoder") if decoder else _beside(face_encoder),
+        pairing,
+    )
+    task = build_task(stage, data, options)
     to_user = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (TextColumn(stage), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
     with Progress(*columns, console=to_user, transient=True, disable=not to_user.is_terminal) as bar:
@@ -104,8 +140,6 @@ def _seconds(text: str) -> float:
     return float(sum(int(part) * 60**i for i, part in enumerate(reversed(parts))))
 
 
-def _checkpoint(start: str, stage: str) -> Path:
-    path = Path(start)
-    if path.is_file() or path.suffix:
-        return path  # a missing file is told by its reader
-    return find_bundle(start).path(stage.replace("-", "_"))
+def _beside(face_encoder: str) -> Path | None:
+    """The face decoder of a bundle, if it is one and has one."""
+    return None if Path(face_encoder).is_file() else find_bundle(face_encoder).find("face_decoder")

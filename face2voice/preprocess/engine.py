@@ -1,5 +1,6 @@
 """Where records are made: the same work on this machine's processes or as a Ray Data stage."""
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -131,7 +132,8 @@ def _until_crash(work: Work, jobs: Iterator[Job], workers: int, at_once: int) ->
         while True:
             for job in itertools.islice(jobs, at_once - len(pending)):
                 under_way[job.key] = job
-                pending.add(pool.submit(work, job))
+                with _interrupts_later():
+                    pending.add(pool.submit(work, job))
             if not pending:
                 return []
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -145,11 +147,21 @@ def _until_crash(work: Work, jobs: Iterator[Job], workers: int, at_once: int) ->
         pool.shutdown(cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Holds interrupts back. Processes that are started meanwhile never see any: the parent tells them
+    when to stop."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
     parent = multiprocessing.parent_process()
 
     def follow() -> None:

@@ -13,11 +13,13 @@ from typing import ClassVar, Literal, Protocol
 import librosa
 import numpy as np
 import torch
+from torch import nn
 
 from encoder import SpeechSpeakerEncoder
 from encoder import audio as voice_audio
 from encoder.face import DlibDetector, Face, crop_face
 from face2voice.corpora import Utterance
+from face2voice.speech2face.descriptor import describe, load_descriptor
 from face2voice.speech2face.frame import crop_frame
 from savedmodels import InputError
 from synthesizer import Tacotron
@@ -28,7 +30,7 @@ from synthesizer.text import CHARACTERS, PHONES, TextFrontEnd, clean_characters,
 from .media import Unusable, read_frames, read_photo, read_sound
 
 VOICE_SECONDS = 30.0  # of a clip; a voice needs no more
-CLIP_SECONDS = 6.0  # that the voice encoder of Speech2Face hears
+CLIP_SECONDS = 12.0  # of which the voice encoder of Speech2Face hears six at a time
 MAX_FRAMES = 900  # of a mel; longer utterances are split or left out, as for the published synthesizer
 MIN_FRAMES = 128  # 1.6 s, likewise
 PEAK = 0.9  # every clip's, likewise
@@ -150,9 +152,13 @@ class VocoderMaker:
 
 @dataclasses.dataclass(frozen=True)
 class VoiceEncoderMaker:
-    """Speech2Face's two sides, as for the face encoder: of clip and video samples (n,) int16,
-    16 kHz, at most 6 s; of photo and video what `FaceDecoderMaker` makes."""
+    """Photos, clips and videos each make a record, as for the face encoder.
 
+    samples: (n,) int16, 16 kHz, at most 12 s, of clip and video; not empty if there was speech in
+    it. feature: (features,) float32 of photo and video, the mean over its frames.
+    """
+
+    face_encoder: Path
     model: ClassVar = "voice-encoder"
     measured: ClassVar = ("samples", 0)
 
@@ -164,16 +170,19 @@ class VoiceEncoderMaker:
         if job.audio:
             samples = _sound(job)[: round(CLIP_SECONDS * voice_audio.SAMPLE_RATE)]
             arrays["samples"] = (samples.clip(-1, 1) * 32767).round().astype(np.int16)
+            _prepared(job, arrays["samples"] / np.float32(32767))  # as it will be heard, or there is no speech in it
         if job.faces or job.video:
-            arrays |= _frames(job)
+            frames, _ = _frames(job)
+            arrays["feature"] = describe(_descriptor(self.face_encoder), frames)[:, 0].mean(axis=0)
         return arrays
 
 
 @dataclasses.dataclass(frozen=True)
 class FaceDecoderMaker:
     """crops: (n, 224, 224, 3) uint8 RGB, upright. points: (n, 5, 2) float32, pixels of the crop, in
-    the order of `encoder.face.Face`."""
+    the order of `encoder.face.Face`. features: (n, 2, features) float32, of each and of its mirror image."""
 
+    face_encoder: Path
     model: ClassVar = "face-decoder"
     measured: ClassVar = ("crops", 0)
 
@@ -181,7 +190,8 @@ class FaceDecoderMaker:
         return (job for job in _heard_or_seen(utterance) if job.faces or job.video)
 
     def make(self, job: Utterance, seed: int) -> Arrays:
-        return _frames(job)
+        crops, points = _frames(job)
+        return {"crops": crops, "points": points, "features": describe(_descriptor(self.face_encoder), crops)}
 
 
 MAKERS: dict[str, Callable[..., Maker]] = {
@@ -197,23 +207,37 @@ MAKERS: dict[str, Callable[..., Maker]] = {
 }
 
 
-def find_maker(model: str, speech_encoder: Path, symbols: str = "phones", synthesizer: Path | None = None) -> Maker:
+def find_maker(
+    model: str,
+    speech_encoder: Path,
+    symbols: str = "phones",
+    synthesizer: Path | None = None,
+    face_encoder: Path | None = None,
+) -> Maker:
     """The maker of a model's records, told of what it has a use for.
 
     Args:
         speech_encoder: checkpoint of the GE2E encoder that gives the voices.
         symbols: "phones", or "characters" for the published synthesizer.
         synthesizer: checkpoint that predicts the vocoder's mels; true ones without it.
+        face_encoder: checkpoint that describes the faces of Speech2Face, see `load_descriptor`.
 
     Raises:
-        InputError: no such model or kind of symbols.
+        InputError: no such model or kind of symbols, or what describes faces is wanting.
     """
     if model not in MAKERS:
         raise InputError(f"no model {model!r}: choose one of {', '.join(MAKERS)}")
     if symbols not in ("phones", "characters"):
         raise InputError(f"no symbols {symbols!r}: choose phones or characters")
-    options = {"speech_encoder": speech_encoder, "symbols": symbols, "synthesizer": synthesizer}
+    options = {
+        "speech_encoder": speech_encoder,
+        "symbols": symbols,
+        "synthesizer": synthesizer,
+        "face_encoder": face_encoder,
+    }
     fields = {field.name for field in dataclasses.fields(MAKERS[model])}
+    if "face_encoder" in fields and face_encoder is None:
+        raise InputError(f"the {model} learns from described faces; say by which face encoder")
     return MAKERS[model](**{name: value for name, value in options.items() if name in fields})
 
 
@@ -350,12 +374,10 @@ def _speakers_face(faces: list[Face], photo: np.ndarray, box: tuple[float, float
     return nearest if away(nearest) < 1 else None
 
 
-def _frames(job: Utterance) -> Arrays:
-    frames = [crop_frame(photo, face) for photo, face in _faces(job)]
-    return {
-        "crops": np.stack([crop for crop, _ in frames]),
-        "points": np.stack([points for _, points in frames]).astype(np.float32),
-    }
+def _frames(job: Utterance) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 224, 224, 3) uint8 and (n, 5, 2) float32, see `crop_frame`."""
+    frames, points = zip(*(crop_frame(photo, face) for photo, face in _faces(job)), strict=True)
+    return np.stack(frames), np.stack(points).astype(np.float32)
 
 
 # ---- networks, once per process
@@ -369,6 +391,11 @@ def _detector() -> DlibDetector:
 @functools.cache
 def _speech_encoder(path: Path) -> SpeechSpeakerEncoder:
     return SpeechSpeakerEncoder.from_checkpoint(path)
+
+
+@functools.cache
+def _descriptor(path: Path) -> nn.Module:
+    return load_descriptor(path)[0]
 
 
 @functools.cache

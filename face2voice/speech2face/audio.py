@@ -40,7 +40,11 @@ def load_clip(source: Clip, trim: bool = True) -> np.ndarray:
     Raises:
         InputError: the clip cannot be read, is silent, too short or (with `trim`) holds no speech.
     """
-    samples = load_prepared(source) if trim else load_speech(source, MAX_SECONDS)
+    return to_loudness(load_prepared(source) if trim else load_speech(source, MAX_SECONDS))
+
+
+def to_loudness(samples: np.ndarray) -> np.ndarray:
+    """(n,) float32 at -23 dBFS, whatever the level of what was recorded."""
     level = math.sqrt(float(np.mean(np.square(samples, dtype=np.float64))))
     return (samples * (10 ** (LOUDNESS / 20) / max(level, 1e-9))).astype(np.float32)
 

@@ -3,15 +3,17 @@ a clip is left out.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
+import scipy.sparse
 
 Mode = Literal["one-to-one", "all-to-one", "all-to-all"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 _OUT_OF_THE_QUESTION = 1e-12
 
 
-def pair_people(clips: Sequence[str], faces: Sequence[str], mode: Mode = "all-to-all") -> np.ndarray:
+def pair_people(clips: Sequence[str], faces: Sequence[str], mode: Mode = "all-to-all") -> scipy.sparse.csr_array:
     """Clips and photos of the same people.
 
     Args:
@@ -21,16 +23,17 @@ def pair_people(clips: Sequence[str], faces: Sequence[str], mode: Mode = "all-to
             clip with every photo.
 
     Returns:
-        (clips, faces) float32.
+        (clips, faces) float32, sparse: there may be millions of each.
     """
-    if mode not in ("one-to-one", "all-to-one", "all-to-all"):
-        raise ValueError(f"no pairing {mode!r}: choose one-to-one, all-to-one or all-to-all")
-    table = np.zeros((len(clips), len(faces)), np.float32)
+    if mode not in MODES:
+        raise ValueError(f"no pairing {mode!r}: choose {', '.join(MODES[:-1])} or {MODES[-1]}")
     photos: dict[str, list[int]] = {}
     for i, person in enumerate(faces):
         photos.setdefault(person, []).append(i)
     used: dict[str, int] = {}
-    for i, person in enumerate(clips):
+    shown: list[int] = []
+    ends = [0]
+    for person in clips:
         own = photos.get(person, [])
         number = used.get(person, 0)
         used[person] = number + 1
@@ -38,8 +41,11 @@ def pair_people(clips: Sequence[str], faces: Sequence[str], mode: Mode = "all-to
             own = own[number : number + 1]
         elif mode == "all-to-one":
             own = own[:1]
-        table[i, own] = 1 / max(len(own), 1)
-    return table
+        shown += own
+        ends.append(len(shown))
+    counts = np.diff(ends)
+    shares = np.repeat(1 / np.maximum(counts, 1), counts).astype(np.float32)
+    return scipy.sparse.csr_array((shares, shown, ends), shape=(len(clips), len(faces)))
 
 
 def pair_by_sex_and_age(
@@ -58,13 +64,14 @@ def pair_by_sex_and_age(
     Returns:
         (clips, faces) float32.
     """
-    table = np.zeros((len(clips), len(faces)))
-    for i, (sex, age) in enumerate(clips):
+    sexes = np.array([sex for sex, _ in faces])
+    ages = np.array([np.nan if age is None else age for _, age in faces])
+    kinds = {kind: i for i, kind in enumerate(dict.fromkeys(clips))}  # few, however many the clips
+    rows = np.zeros((len(kinds), len(faces)), np.float32)
+    for (sex, age), i in kinds.items():
         if sex is None:
             continue
-        for j, (other_sex, other_age) in enumerate(faces):
-            if sex != other_sex:
-                continue
-            apart = 0.0 if age is None or other_age is None else (age - other_age) / width
-            table[i, j] = np.exp(-0.5 * apart**2) + _OUT_OF_THE_QUESTION
-    return (table / np.maximum(table.sum(axis=1, keepdims=True), _OUT_OF_THE_QUESTION)).astype(np.float32)
+        apart = np.nan_to_num((ages - (np.nan if age is None else age)) / width)
+        suits = (sexes == sex) * (np.exp(-0.5 * apart**2) + _OUT_OF_THE_QUESTION)
+        rows[i] = suits / max(suits.sum(), _OUT_OF_THE_QUESTION)
+    return rows[[kinds[clip] for clip in clips]]

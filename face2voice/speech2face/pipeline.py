@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoder import FaceSpeakerEncoder
 from encoder.audio import Clip
 from encoder.face import Photo, crop_face, faces_to_tensor, find_detector, find_faces, load_photo, photo_name, pick_face
 from face2voice.pipeline import Speech, find_device
@@ -15,10 +14,10 @@ from savedmodels import Bundle, CheckpointError, find_bundle
 from synthesizer.audio import mel_spectrogram
 
 from .decoder import FaceDecoder
+from .descriptor import load_descriptor
 from .face2speech import VoiceDecoder
 from .frame import FrameDescriptor, crop_frame, frames_to_tensor, tensor_to_frame
 from .sheet import save_picture
-from .vggface import VGGFace
 from .voice_encoder import SpeechToFeature, load_voice_encoder
 
 _LOUDNESS = 0.08  # root mean square of what is made to sound
@@ -32,11 +31,13 @@ class Portrait:
         image: uint8 RGB (224, 224, 3).
         landmarks: float32 (68 or 72, 2), x and y in pixels of the image.
         feature: float32 (features,), the face feature it was made from.
+        texture: uint8 RGB (224, 224, 3), the face in the mean shape, before it was bent to the landmarks.
     """
 
     image: np.ndarray
     landmarks: np.ndarray
     feature: np.ndarray
+    texture: np.ndarray
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a PNG that is marked as AI-generated; InputError if it cannot be written."""
@@ -101,8 +102,8 @@ class Speech2Face:
         """The portrait of a face feature (features,)."""
         decoder = self._decoder()
         decoded = decoder(torch.from_numpy(feature)[None].to(self.device))
-        image = tensor_to_frame(decoder.assemble(decoded)[0])
-        return Portrait(image, decoded.landmarks[0].cpu().numpy(), feature)
+        image, texture = (tensor_to_frame(made[0]) for made in (decoder.assemble(decoded), decoded.texture))
+        return Portrait(image, decoded.landmarks[0].cpu().numpy(), feature, texture)
 
     # ---- to a feature
 
@@ -159,12 +160,7 @@ class Speech2Face:
     def _describer(self) -> nn.Module:
         """The network that gives the feature the bundle's decoder takes: frames (B, 3, 224, 224) to (B, features)."""
         if "describer" not in self._parts:
-            if self.bundle.find("vgg_face"):
-                describer = VGGFace.from_checkpoint(self.bundle.path("vgg_face"))
-                given = describer.dims.hidden
-            else:
-                encoder = FaceSpeakerEncoder.from_checkpoint(self.bundle.path("face_encoder"))
-                describer, given = FrameDescriptor(encoder.resnet), encoder.dims.features
+            describer, given = load_descriptor(self.bundle.find("vgg_face") or self.bundle.path("face_encoder"))
             wanted = self._decoder().dims.feature
             if given != wanted:
                 path = self.bundle.path("face_decoder")

@@ -1,6 +1,7 @@
 """Photos of people as the face decoder learns from them."""
 
 import dataclasses
+import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from encoder.face import FaceDetector, Photo, find_detector, find_faces, load_photo, photo_name
-from savedmodels import InputError
+from savedmodels import InputError, write_atomically
 
+from .descriptor import describe
 from .frame import crop_frame, frames_to_tensor
-from .landmarks import mirror, normalise, register
+from .landmarks import LIP_CORNERS_REPEATED, mirror, normalise, register
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,49 @@ class Portraits:
         arrays = {name: value[rows] for name, value in vars(self).items() if name != "mean_landmarks"}
         return Portraits(**arrays, mean_landmarks=self.mean_landmarks)
 
+    @classmethod
+    def of_frames(
+        cls,
+        frames: np.ndarray,
+        five: np.ndarray,
+        features: np.ndarray,
+        which: np.ndarray | None = None,
+        points: np.ndarray | None = None,
+    ) -> "Portraits":
+        """Lays the frames of faces on their common mean.
+
+        Args:
+            frames: uint8 RGB (n, 224, 224, 3).
+            five: (n, 5, 2), the measured points of each; see `frame.crop_frame`.
+            features: (n, 2, features), see `descriptor.describe`.
+            which: (n,); the frames' own numbers if None.
+            points: (n, 68 or 72, 2) landmarks; if None they are found by `landmarks.register`, for
+                which there should be some dozens of frames.
+        """
+        points = (register(frames, five) if points is None else points).astype(np.float32)
+        mean = ((points.mean(0) + mirror(points).mean(0)) / 2).astype(np.float32)
+        which = np.arange(len(frames)) if which is None else which
+        return cls(which, features, _textures(frames, points, mean), points, mean)
+
+    def with_points(self, count: int) -> "Portraits":
+        """With 68 landmarks, or with 72."""
+        if self.landmarks.shape[1] == count:
+            return self
+        order = list(LIP_CORNERS_REPEATED)
+        order = order if count == len(order) else [order.index(i) for i in range(count)]
+        return dataclasses.replace(self, landmarks=self.landmarks[:, order], mean_landmarks=self.mean_landmarks[order])
+
+    def on_mean(self, mean: np.ndarray) -> "Portraits":
+        """With the textures on another mean face, (68 or 72, 2)."""
+        if np.allclose(mean, self.mean_landmarks, atol=0.01):  # pixels
+            return self
+        own = np.repeat(self.mean_landmarks[None], len(self), 0)
+        return dataclasses.replace(self, textures=_textures(self.textures, own, mean), mean_landmarks=mean)
+
     def save(self, path: Path) -> None:
-        np.savez(path, **vars(self))
+        content = io.BytesIO()
+        np.savez(content, **vars(self))
+        write_atomically(path, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "Portraits":
@@ -94,17 +137,8 @@ def read_portraits(
     if not frames:
         raise InputError("no face found in any of the photos; give portraits")
     frames, five = np.stack(frames), np.stack(five)
-    points = np.stack([landmarks(frame) for frame in frames]) if landmarks else register(frames, five)
-    points = points.astype(np.float32)
-    mean = ((points.mean(0) + mirror(points).mean(0)) / 2).astype(np.float32)
-    features = [_describe(frames, descriptor), _describe(frames[:, :, ::-1], descriptor)]
-    return Portraits(np.array(which), np.stack(features, 1), _textures(frames, points, mean), points, mean)
-
-
-@torch.inference_mode()
-def _describe(frames: np.ndarray, descriptor: Callable[[Tensor], Tensor]) -> np.ndarray:
-    parts = [descriptor(frames_to_tensor(frames[i : i + _BATCH])) for i in range(0, len(frames), _BATCH)]
-    return torch.cat(parts).cpu().numpy()
+    points = np.stack([landmarks(frame) for frame in frames]) if landmarks else None
+    return Portraits.of_frames(frames, five, describe(descriptor, frames), np.array(which), points)
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +17,10 @@ from .frame import SIDE, FrameDescriptor
 from .landmarks import mirror_order
 from .portraits import Portraits
 from .voice_encoder import AstVoiceEncoder, VoiceEncoder
+
+Table = np.ndarray | scipy.sparse.csr_array
+"""(clips, faces), how often each face is shown with each clip; see `pairing`."""
+
 
 # ---- the face decoder
 
@@ -78,13 +83,14 @@ class FaceDecoderTask:
     landmarks the mix is a face as well).
 
     Args:
-        module: its means are set from the portraits if it has any.
         portraits: to learn from.
         descriptor: frames (B, 3, 224, 224) in [0, 1] to features; frozen. It sees the portraits with
             more or less colour and, if it is a `frame.FrameDescriptor`, in shaken crops, so that
             patterns which please one exact view only are of no use.
         held_out: other portraits, for `evaluate`.
         mixing: share of the lessons that are mixed.
+        fresh: whether the network is new, and so takes its means from the portraits; one that has
+            learned keeps its own, on whose mean face the textures must be (`Portraits.on_mean`).
     """
 
     def __init__(
@@ -96,12 +102,15 @@ class FaceDecoderTask:
         held_out: Portraits | None = None,
         batch_size: int = 16,
         mixing: float = 0.5,
+        fresh: bool = True,
     ) -> None:
         self.module, self.portraits, self.held_out = module, portraits, held_out
         self.descriptor = descriptor.requires_grad_(False).eval()
         self.weights, self.batch_size, self.mixing = weights, batch_size, mixing
         self.mean = torch.from_numpy(portraits.features.mean((0, 1)))
-        if module.residual:
+        if fresh:
+            module.mean_landmarks.copy_(torch.from_numpy(portraits.mean_landmarks))
+        if fresh and module.residual:
             mean = torch.from_numpy(portraits.textures.mean(0, dtype=np.float64)).float().permute(2, 0, 1) / 255
             module.set_means(
                 torch.from_numpy(portraits.features).flatten(0, 1),
@@ -112,10 +121,11 @@ class FaceDecoderTask:
         self.helpers = PatchDiscriminator() if weights.adversarial else nn.Module()
 
     def batches(self, epoch: int, seed: int) -> Iterator[list[Draw]]:
-        """Every portrait once as the first of a draw."""
+        """Every portrait once as the first of a draw; but a last one alone, of which no batch
+        normalisation could learn, waits for another epoch."""
         rng = np.random.default_rng((seed, epoch))
         order = rng.permutation(len(self.portraits))
-        for start in range(0, len(order), self.batch_size):
+        for start in range(0, max(1, len(order) - 1), self.batch_size):
             first = order[start : start + self.batch_size]
             second = rng.integers(len(order), size=len(first))
             share = np.where(rng.random(len(first)) < self.mixing, rng.random(len(first)), 1.0)
@@ -264,23 +274,34 @@ def voice_loss(
 
 
 class Pair(NamedTuple):
-    """One lesson: a clip from a sample on, and the face shown with it."""
+    """One lesson: a part of a clip, and the face shown with it.
+
+    Attributes:
+        clip, face: which.
+        place: where the part begins, 0 (at the start) to 1 (so late that six seconds are left).
+    """
 
     clip: int
     face: int
-    start: int
+    place: float
+
+    def part(self, clips: Sequence[np.ndarray]) -> np.ndarray:
+        """The clip's samples from there on."""
+        clip = clips[self.clip]
+        return clip[round(self.place * max(0, len(clip) - audio.SAMPLES)) :]
 
 
 class VoiceEncoderTask:
     """Clips to the features of faces that suit them.
 
     Args:
-        clips: samples of `audio.load_clip`.
+        clips: samples of `audio.load_clip`; read when needed, so they may lie on the disk.
         faces: (n, feature), features of faces.
         table: (clips, n), of `pairing`: how often each face is shown with each clip.
-        decoder, classifier: for the parts of the loss that need them.
+        decoder, classifier: for the parts of the loss that need them, see `voice_loss`; frozen.
         held_out: clips of other speakers and their table, for `evaluate`.
         sex: of `sex_classifier`, for `evaluate`.
+        fresh: whether the network is new, and so starts at the mean face.
     """
 
     def __init__(
@@ -288,13 +309,14 @@ class VoiceEncoderTask:
         module: VoiceEncoder | AstVoiceEncoder,
         clips: Sequence[np.ndarray],
         faces: np.ndarray,
-        table: np.ndarray,
+        table: Table,
         decoder: FaceDecoder | None = None,
         weights: VoiceEncoderLoss = NARROW_LOSS,
-        classifier: Callable[[Tensor], Tensor] | None = None,
+        classifier: nn.Module | None = None,
         batch_size: int = 16,
-        held_out: tuple[Sequence[np.ndarray], np.ndarray] | None = None,
+        held_out: tuple[Sequence[np.ndarray], Table] | None = None,
         sex: Callable[[Tensor], Tensor] | None = None,
+        fresh: bool = True,
     ) -> None:
         if weights.decoder and decoder is None:
             raise ValueError("the loss's first part needs a face decoder; give it the weight 0 to do without")
@@ -302,28 +324,29 @@ class VoiceEncoderTask:
             raise ValueError("distillation needs a classifier; give it the weight 0 to do without")
         self.module, self.clips, self.batch_size = module, clips, batch_size
         self.faces, self.drawing = torch.from_numpy(faces.astype(np.float32)), _Drawing(table)
-        self.decoder = decoder.eval().requires_grad_(False) if decoder else None
-        self.weights, self.classifier = weights, classifier
+        self.decoder = decoder and decoder.eval().requires_grad_(False)
+        self.classifier = classifier and classifier.eval().requires_grad_(False)
+        self.weights = weights
         self.held_out, self.sex = held_out, sex
-        if isinstance(module, VoiceEncoder) and not module.dims.final_relu:
+        if fresh and isinstance(module, VoiceEncoder) and not module.dims.final_relu:
             last = list(module.children())[-1][0]
             with torch.no_grad():  # starting at the mean face spares the first hundred steps
                 last.bias.copy_(self.faces.mean(0))
 
     def batches(self, epoch: int, seed: int) -> Iterator[list[Pair]]:
-        """Every clip that has a face once, from a random sample on."""
-        yield from self.drawing.batches(self.clips, self.batch_size, np.random.default_rng((seed, epoch)))
+        """Every clip that has a face once, from a random place on."""
+        yield from self.drawing.batches(self.batch_size, np.random.default_rng((seed, epoch)))
 
     def collate(self, items: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """What the network hears (B, ...), and the features of the faces (B, feature)."""
-        heard = [self.module.hear(self.clips[pair.clip][pair.start :]) for pair in items]
+        heard = [self.module.hear(pair.part(self.clips)) for pair in items]
         return torch.stack(heard), self.faces[[pair.face for pair in items]]
 
     def loss(self, batch: tuple[Tensor, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """See `VoiceEncoderLoss`."""
         heard, seen = batch
-        decoder = self.decoder.to(seen.device) if self.decoder else None
-        return voice_loss(self.module(heard), seen, self.weights, decoder, self.classifier)
+        decoder, classifier = (part and part.to(seen.device) for part in (self.decoder, self.classifier))
+        return voice_loss(self.module(heard), seen, self.weights, decoder, classifier)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -339,7 +362,7 @@ class VoiceEncoderTask:
         device = next(self.module.parameters()).device
         heard = (self.module.hear(clip)[None].to(device) for clip in clips)
         features = torch.cat([self.module(one) for one in heard]).cpu()
-        weight = torch.from_numpy(table)
+        weight = torch.from_numpy(table.toarray() if scipy.sparse.issparse(table) else table).float()
         cosine = ((F.normalize(features) @ F.normalize(self.faces).T) * weight).sum(1)
         figures = {"distance": float((2 - 2 * cosine).mean())}
         if self.sex:
@@ -375,25 +398,23 @@ def sex_classifier(features: np.ndarray, sexes: Sequence[str], ridge: float = 1e
 class _Drawing:
     """Draws a face for every clip that a table gives any."""
 
-    def __init__(self, table: np.ndarray) -> None:
-        sums = table.sum(axis=1)
-        self.used = np.flatnonzero(sums > 0)
+    def __init__(self, table: Table) -> None:
+        self.table = scipy.sparse.csr_array(table, copy=True)
+        self.table.eliminate_zeros()
+        self.used = np.flatnonzero(np.diff(self.table.indptr))
         if not len(self.used):
             raise ValueError("no clip has a face to go with it")
-        self.cumulated = (table[self.used] / sums[self.used, None]).cumsum(axis=1)
 
-    def batches(self, clips: Sequence[np.ndarray], size: int, rng: np.random.Generator) -> Iterator[list[Pair]]:
-        order = rng.permutation(len(self.used))
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[Pair]]:
+        order = rng.permutation(self.used)
         for first in range(0, len(order), size):
-            rows = order[first : first + size]
-            faces = (
-                (self.cumulated[rows] < rng.random((len(rows), 1))).sum(axis=1).clip(max=self.cumulated.shape[1] - 1)
-            )
-            starts = [rng.integers(max(1, len(clips[self.used[row]]) - audio.SAMPLES)) for row in rows]
-            yield [
-                Pair(int(self.used[row]), int(face), int(start))
-                for row, face, start in zip(rows, faces, starts, strict=True)
-            ]
+            clips = order[first : first + size]
+            yield [Pair(int(clip), self._face(clip, rng.random()), rng.random()) for clip in clips]
+
+    def _face(self, clip: int, lot: float) -> int:
+        own = slice(*self.table.indptr[clip : clip + 2])
+        cumulated = self.table.data[own].cumsum(dtype=np.float64)
+        return int(self.table.indices[own][np.searchsorted(cumulated, lot * cumulated[-1], side="right")])
 
 
 # ---- the voice decoder
@@ -415,7 +436,7 @@ class VoiceDecoderTask:
         module: VoiceDecoder,
         clips: Sequence[np.ndarray],
         faces: np.ndarray,
-        table: np.ndarray,
+        table: Table,
         batch_size: int = 8,
         magnitude: float = 1.0,
     ) -> None:
@@ -424,12 +445,12 @@ class VoiceDecoderTask:
 
     def batches(self, epoch: int, seed: int) -> Iterator[list[Pair]]:
         """As of `VoiceEncoderTask`."""
-        yield from self.drawing.batches(self.clips, self.batch_size, np.random.default_rng((seed, epoch)))
+        yield from self.drawing.batches(self.batch_size, np.random.default_rng((seed, epoch)))
 
     def collate(self, items: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """Spectrograms (B, 2, 257, frames), and the features of the faces (B, feature)."""
         length = (self.module.dims.frames - 1) * audio.HOP + audio.WINDOW
-        samples = np.stack([audio.fill(self.clips[pair.clip], length, pair.start) for pair in items])
+        samples = np.stack([audio.fill(pair.part(self.clips), length) for pair in items])
         return audio.spectrogram(torch.from_numpy(samples)), self.faces[[pair.face for pair in items]]
 
     def loss(self, batch: tuple[Tensor, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
