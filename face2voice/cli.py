@@ -19,6 +19,7 @@ from rich.table import Table
 
 from face2voice.commands.demo import bench_demo, demo
 from face2voice.commands.evaluate import evaluate
+from face2voice.commands.finetune import calibrate, finetune
 from face2voice.commands.options import BundleName, Device, Seed
 from face2voice.commands.preprocess import preprocess
 from face2voice.commands.speech2face import face2face, face2speech, import_weights, round_trip, speech2face
@@ -209,6 +210,9 @@ def recipe_default(
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("savedmodels/default"),
     minutes: Annotated[float, typer.Option(min=0, help="Time budget of the trainings, on two cores.")] = 180.0,
     seed: Seed = 0,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Bundle whose synthesizer and vocoder learn on, in place of new ones.")
+    ] = None,
     only: Annotated[str | None, typer.Option(help="One step: " + ", ".join(RECIPE_STEPS))] = None,
 ) -> None:
     """Make the default bundle: voice bank, four trainings, weights. Resumes."""
@@ -217,7 +221,9 @@ def recipe_default(
         raise InputError(f"no step {only!r}: choose one of {', '.join(RECIPE_STEPS)}")
     from .recipes.default import DefaultRecipe
 
-    steps = DefaultRecipe(data.absolute(), work.absolute(), out.absolute(), minutes * 60, seed)
+    steps = DefaultRecipe(
+        data.absolute(), work.absolute(), out.absolute(), minutes * 60, seed, start and start.absolute()
+    )
     getattr(steps, only)() if only else steps.run()
 
 
@@ -295,6 +301,8 @@ app.command()(demo)
 app.command()(evaluate)
 app.command()(preprocess)
 app.command()(train)
+app.add_typer(finetune, name="finetune")
+app.command()(calibrate)
 bench.command("train")(bench_train)
 bench.command("demo")(bench_demo)
 app.command()(speech2face)

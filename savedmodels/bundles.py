@@ -29,6 +29,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "vgg_face": ("vgg_face.safetensors",),
     "voice_decoder": ("voice_decoder.safetensors",),
     "voices": ("voices.npz",),
+    "calibration": ("calibration.safetensors",),
 }
 """Part -> names its file may have, the first one found being taken."""
 

@@ -4,8 +4,9 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -52,29 +53,37 @@ def build(page: Page) -> None:
         with tempfile.TemporaryDirectory(prefix="face2voice-") as folder:
             sort_in(sources, Path(folder))
             out = Path(tempfile.mkdtemp(prefix="lesson-", dir=page.uploads))
-            yield from _followed(finetune, Path(folder), out, count, losses)
+            result = yield from _followed(finetune, Path(folder), out, count, losses)
+        nearer = ""
+        if result.before:
+            before, after = result.before["cosine"], result.after["cosine"]
+            nearer = f" On {result.held_out} it comes to {after:.2f} of the true voice, from {before:.2f} before."
         yield {
-            status: note("Done: it is the bundle under More now. Go to Speak and try a photo of that person."),
+            status: note(f"Done: it is the bundle under More now. Go to Speak and try a photo of that person.{nearer}"),
             page.lesson: page.studio.adopt(out),
         }
 
-    def _followed(finetune, pairs: Path, out: Path, count: int, losses: list[float]) -> Iterator[Updates]:
-        """Runs the fine-tuning in a thread, so that each step can be shown while it goes on."""
+    def _followed(finetune, pairs: Path, out: Path, count: int, losses: list[float]) -> Generator[Updates, None, Any]:
+        """Runs the fine-tuning in a thread, so that each step can be shown while it goes on; returns its result."""
         events: queue.Queue = queue.Queue()
 
         def run() -> None:
             try:
                 with page.studio.turn:
-                    finetune(pairs, out, start=page.studio.folder(), steps=count, progress=lambda *at: events.put(at))
-                events.put(None)
+                    start = page.studio.folder()
+                    options = {"start": start, "steps": count, "work": pairs / "work"}
+                    events.put(finetune(pairs, out, **options, progress=lambda *at: events.put(at)))
             except Exception as error:  # raised again where the visitor can be told
                 events.put(error)
 
         threading.Thread(target=run, daemon=True).start()
-        while (event := events.get()) is not None:
+        while True:
+            event = events.get()
             if isinstance(event, Exception):
                 shutil.rmtree(out, ignore_errors=True)
                 raise event
+            if not isinstance(event, tuple):
+                return event
             step, loss = event
             losses.append(float(loss))
             yield {status: bar(step, count, f"Step {step} of {count}, loss {loss:.3f}"), curve: draw_curve(losses)}
