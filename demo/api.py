@@ -7,13 +7,11 @@ from pathlib import Path
 
 import gradio as gr
 
-from savedmodels import InputError
-
 from .parts import HEAVY, Page
 from .photos import find_photo
 from .speak import FindVoice, Wishes, number, speak_whole
 from .tabs.clone import voice_of_clip
-from .words import in_words
+from .words import calling, in_words
 
 
 def build(page: Page) -> None:
@@ -60,10 +58,9 @@ def build(page: Page) -> None:
     def speech2face(clip: object) -> Iterator[str]:
         path = page.upload(clip, "clip")
         with page.studio.turn:
-            try:
-                portrait = page.studio.speech2face().portrait_from_speech(str(path))
-            except InputError as error:
-                raise InputError(in_words(error, {path: "the clip"})) from error
+            portraitist = page.studio.speech2face()
+            with calling(path, "the clip"):
+                portrait = portraitist.portrait_from_speech(str(path))
         with tempfile.TemporaryDirectory(prefix="face2voice-") as folder:
             path = Path(folder, "portrait.png")
             portrait.save(path)

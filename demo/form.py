@@ -88,7 +88,7 @@ def speech_form(
 
     with gr.Row(elem_classes="f2v-go"):
         go = gr.Button("Speak", variant="primary", elem_id=f"{name}-go", scale=3)
-        cancel = gr.Button("Cancel", visible=False, elem_id=f"{name}-cancel", scale=1)
+        cancel = gr.Button("Cancel", visible=False, elem_id=f"{name}-cancel", elem_classes="f2v-cancel", scale=1)
     status = gr.HTML(elem_id=f"{name}-status")
     pieces = gr.File(file_count="multiple", visible="hidden", elem_id=f"{name}-pieces")
     chosen = gr.State(None, time_to_live=FILES_KEPT)
@@ -97,13 +97,7 @@ def speech_form(
         wishes = (text, *_sliders(page, name))
 
     with gr.Column(visible=False, elem_id=f"{name}-result", elem_classes="f2v-result") as result:
-        player = gr.Audio(
-            label="Speech",
-            interactive=False,
-            buttons=[],
-            waveform_options=gr.WaveformOptions(show_recording_waveform=False),
-            elem_id=f"{name}-speech",
-        )
+        player = small_player("Speech", f"{name}-speech")
         facts = gr.HTML(elem_id=f"{name}-facts")
         with gr.Row():
             wav = gr.DownloadButton("Save the sound (.wav)", elem_id=f"{name}-wav", size="md")
@@ -162,7 +156,6 @@ def speech_form(
         lambda: {**at_rest(), status: note("Cancelled.")},
         None,
         [go, cancel, status],
-        js="() => window.face2voice.stop()",
         cancels=[event],
         queue=False,
         show_progress="hidden",

@@ -16,6 +16,7 @@ from .studio import Studio
 from .words import in_words
 
 Updates = dict[gr.blocks.Block, object]
+FULL = "Too many people are here at this moment. Please try again in a minute."
 HEAVY = {"concurrency_id": "studio", "concurrency_limit": AT_ONCE}
 
 
@@ -60,6 +61,7 @@ def listen(
     status: gr.HTML,
     heavy: bool = False,
     on_error: Callable[[], Updates] = dict,
+    only_last: bool = False,
 ) -> gr.events.Dependency:
     """Has `work` done when `trigger` happens; an error becomes a sentence in `status`.
 
@@ -68,6 +70,7 @@ def listen(
             and returns or yields updates by component.
         heavy: it waits for its turn with all that computes.
         on_error: more updates for when it fails.
+        only_last: of what happens while it is at work, only the last is done afterwards.
     """
 
     @functools.wraps(work)
@@ -82,15 +85,27 @@ def listen(
 
     register = functools.partial(gr.on, trigger) if isinstance(trigger, Sequence) else trigger
     options = HEAVY if heavy else {"concurrency_limit": 4}
-    return register(
+    event = register(
         handler,
         list(inputs),
         [*dict.fromkeys((*outputs, status))],
         preprocess=False,
         show_progress="hidden",
         api_visibility="private",
+        trigger_mode="always_last" if only_last else None,
         **options,
     )
+    event.failure(  # it never began: the line is full, or the server was away
+        lambda cancelled: {status: gr.skip()} if cancelled else {status: problem(FULL), **on_error()},
+        [status],
+        [*dict.fromkeys((*outputs, status))],
+        js="() => window.face2voice.cancelled()",  # in place of the input; gradio calls that a failure, too
+        preprocess=False,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    return event
 
 
 def problem(sentence: str) -> str:
@@ -112,11 +127,17 @@ def bar(done: float, total: float, sentence: str) -> str:
     )
 
 
-def small_player(label: str, elem_id: str) -> gr.Audio:
+def small_player(label: str, elem_id: str, autoplay: bool = False) -> gr.Audio:
     return gr.Audio(
         label=label,
+        autoplay=autoplay,
         interactive=False,
         buttons=[],
         waveform_options=gr.WaveformOptions(show_recording_waveform=False),
         elem_id=elem_id,
     )
+
+
+def clip_input(elem_id: str) -> gr.Audio:
+    """A place for a clip, recorded or uploaded; without gradio's button that would send it to another host."""
+    return gr.Audio(label="Clip of one person talking", type="filepath", buttons=[], elem_id=elem_id)

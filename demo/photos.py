@@ -15,7 +15,7 @@ from .examples import PORTRAIT
 from .parts import Page, Updates, listen, note
 from .pictures import marked
 from .studio import FoundFaces, Studio
-from .words import in_words
+from .words import calling
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,19 +27,15 @@ class Photo:
 
     def voice(self, tts: Face2Voice, face: int = 0) -> Voice:
         """The voice that suits one of the faces; InputError if there is no such face."""
-        try:
+        with calling(self.path, "the photo"):
             voice = tts.voice_from_face(str(self.path), face, FoundFaces(list(self.faces)))
-        except InputError as error:
-            raise InputError(in_words(error, {self.path: "the photo"})) from error
         return Voice(voice.embedding, "photo" if len(self.faces) == 1 else f"photo, face {face + 1}")
 
 
 def find_photo(studio: Studio, path: Path) -> tuple[Photo, np.ndarray]:
     """A photo with the faces in it, and its pixels; InputError if it cannot be read or shows none."""
-    try:
+    with calling(path, "the photo"):
         pixels = load_photo(path)
-    except InputError as error:
-        raise InputError(in_words(error, {path: "the photo"})) from error
     with studio.turn:
         faces = tuple(find_faces(pixels, studio.detector()))[:FACES_SHOWN]
     if not faces:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from encoder.face import Face
 from face2voice import Speech
@@ -68,10 +69,16 @@ def figures(speech: Speech) -> str:
     )
 
 
-def figure(picture: Image.Image, title: str, caption: str) -> str:
-    """A picture with its description, within the page itself: no file is left behind."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+def figure(picture: Image.Image, title: str, caption: str, comment: str | None = None) -> str:
+    """A picture with its description, within the page itself: no file is left behind.
+
+    Args:
+        comment: for its metadata.
+    """
+    buffer, tag = io.BytesIO(), PngInfo()
+    if comment:
+        tag.add_text("Comment", comment)
+    picture.save(buffer, "PNG", optimize=True, pnginfo=tag)
     source = base64.b64encode(buffer.getvalue()).decode()
     title, caption = html.escape(title), html.escape(caption)
     return (

@@ -1,6 +1,6 @@
 // Plays the sentences of a text one after the other while the next ones are still being made.
 (() => {
-    let context, end = 0, played = 0, queue = Promise.resolve(), sources = [], run = 0;
+    let context, end = 0, played = 0, queue = Promise.resolve(), sources = [], run = 0, cancelling = false;
 
     const stop = () => {
         run += 1;
@@ -11,6 +11,7 @@
 
     const begin = () => {
         stop();
+        cancelling = false;
         played = 0;
         context = context || new AudioContext();
         context.resume();  // browsers allow sound only once somebody has pressed something
@@ -36,7 +37,19 @@
         }
     };
 
-    window.face2voice = { begin, play, stop, heard: () => played };
+    // before gradio learns of it
+    document.addEventListener('click', event => {
+        if (!event.target.closest('.f2v-cancel')) return;
+        stop();
+        cancelling = true;
+    }, true);
+    const cancelled = () => {  // asked once of each
+        const was = cancelling;
+        cancelling = false;
+        return was;
+    };
+
+    window.face2voice = { begin, play, cancelled, heard: () => played };
     // whoever presses play on a result wants to hear that alone
     document.addEventListener('play', () => stop(), true);
 })();

@@ -13,6 +13,7 @@ from face2voice.voicespace import MAX_SEMITONES, MAX_YEARS
 from savedmodels import InputError
 
 from .studio import Studio
+from .words import calling
 
 FindVoice = Callable[[Face2Voice], Voice]
 MAX_SEED = 2**32 - 1
@@ -142,14 +143,9 @@ def load_voice(path: Path) -> Voice:
     try:
         with zipfile.ZipFile(path) as stored:
             size = sum(entry.file_size for entry in stored.infolist())
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise InputError("not a voice file: give an .npz that was saved here or by face2voice embed") from error
     if max(size, path.stat().st_size) > VOICE_FILE_BYTES:
         raise InputError("not a voice file: it is too large for one")
-    try:
-        voice = Voice.load(path)
-    except MemoryError as error:
-        raise InputError("not a voice file: its size is not that of a voice") from error
-    if voice.embedding.shape != (256,):
-        raise InputError(f"not a voice file: a voice has 256 numbers, this has {voice.embedding.size}")
-    return voice
+    with calling(path, "the file"):
+        return Voice.load(path)

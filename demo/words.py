@@ -1,10 +1,12 @@
 """What visitors are told when something cannot be done."""
 
+import contextlib
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from savedmodels import Face2VoiceError
+from savedmodels import Face2VoiceError, InputError
 
 log = logging.getLogger(__name__)
 
@@ -16,12 +18,11 @@ _HINTS = (
 )
 
 
-def in_words(error: Exception, files: dict[str | Path, str] | None = None) -> str:
+def in_words(error: Exception) -> str:
     """An error as a sentence for visitors, without paths of this machine.
 
     Args:
         error: what was raised. Anything but a `Face2VoiceError` is a mistake of ours: it goes to the log.
-        files: path -> what the visitor knows the file as.
     """
     if not isinstance(error, Face2VoiceError):
         log.error("a request failed", exc_info=error)
@@ -30,7 +31,14 @@ def in_words(error: Exception, files: dict[str | Path, str] | None = None) -> st
     for start, hint in _HINTS:
         if start in message.lower():
             return hint
-    for path, name in (files or {}).items():
-        message = message.replace(str(path), name)
     message = _FOLDERS.sub("", message)
     return message[:1].upper() + message[1:] + ("" if message.endswith((".", "!", "?")) else ".")
+
+
+@contextlib.contextmanager
+def calling(path: Path, name: str) -> Iterator[None]:
+    """Has errors about a file call it what the visitor knows it as."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), name)) from error

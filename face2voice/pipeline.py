@@ -14,6 +14,7 @@ import torch
 
 from encoder import FaceSpeakerEncoder, SpeechSpeakerEncoder
 from encoder.audio import Clip
+from encoder.calibration import Calibration
 from encoder.face import FaceDetector, Photo, crop_from_photo, faces_to_tensor, find_detector, photo_name
 from savedmodels import Bundle, CheckpointError, InputError, find_bundle, write_atomically
 from synthesizer import Spoken, Tacotron, audio
@@ -155,8 +156,10 @@ class Face2Voice:
         self._detector = self._detector or find_detector(device=self.device)
         crop = crop_from_photo(photo, face, detector or self._detector)
         encoder = self._part(FaceSpeakerEncoder, "face_encoder")
-        embedding = encoder.embed(faces_to_tensor(crop).to(self.device), legacy_app)[0]
-        return Voice(embedding.cpu().numpy(), photo_name(photo))
+        embedding = encoder.embed(faces_to_tensor(crop).to(self.device), legacy_app)
+        if self.bundle.find("calibration") and not legacy_app:  # that app had none
+            embedding = self._part(Calibration, "calibration")(embedding)
+        return Voice(embedding[0].cpu().numpy(), photo_name(photo))
 
     def voice_from_speech(self, clip: Clip) -> Voice:
         """The voice of a clip: a path, or (samples, rate in Hz).

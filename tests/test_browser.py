@@ -1,5 +1,6 @@
 """The page in a real browser: every tab, Cancel, every error, and what leaves the machine (nothing)."""
 
+import contextlib
 import io
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +19,29 @@ import soundfile as sf
 import test_pipeline
 from PIL import Image
 
-from demo.examples import PORTRAIT
-from face2voice import Face2Voice
-from face2voice.pipeline import MADE_BY
-
 pytest.importorskip("gradio", reason="the demo is not installed: pip install -e .[demo]")
+
+import test_demo
+
+from demo.examples import PORTRAIT
+from demo.parts import FULL
+from demo.tabs import explore, portraits
+from face2voice import Face2Voice, Voice
+from face2voice.pipeline import MADE_BY
+from face2voice.speech2face import Speech2Face
+from savedmodels import find_bundle
+
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e .[test]")
 
 CHROMIUM = shutil.which("chromium")
 if not CHROMIUM:
     pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
 
-tiny_bundle = test_pipeline.bundle
-SERVE = "import sys; from demo.server import serve; serve(sys.argv[1], 'cpu', port=int(sys.argv[2]))"
+tiny_bundle, whole_bundle = test_pipeline.bundle, test_demo.whole_bundle
+SERVE = (
+    "import sys; from face2voice import limits; limits.WAITING = int(sys.argv[3])\n"
+    "from demo.server import serve; serve(sys.argv[1], 'cpu', port=int(sys.argv[2]))"
+)
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-default-apps", "--no-first-run", "--mute-audio"),
@@ -39,31 +51,35 @@ PATIENCE = 120_000  # ms; machines that test are busy
 MANY = "This sentence is one of many that are all the same. " * 9
 
 
-@pytest.fixture(scope="module")
-def address(tiny_bundle, tmp_path_factory):
+@contextlib.contextmanager
+def serving(bundle: Path, folder: Path, waiting: int = 16) -> Iterator[str]:
     """Where a server of its own process listens; when it ends, it has left no files and no complaints."""
-    folder = tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", SERVE, str(tiny_bundle), str(port)]
+    command = [sys.executable, "-c", SERVE, str(bundle), str(port), str(waiting)]
     root, environment = Path(__file__).parents[1], {**os.environ, "TMPDIR": str(folder)}
     server = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
     address = f"http://127.0.0.1:{port}"
-    for _ in range(1000):
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
+    deadline = time.monotonic() + 5 * PATIENCE / 1000
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
             break
-        except OSError:
-            time.sleep(0.2)
-    else:
-        server.kill()
-        pytest.fail(f"the server did not start: {server.communicate()[1]}")
+        if server.poll() is not None or time.monotonic() > deadline:
+            server.kill()
+            pytest.fail(f"the server did not start: {server.communicate()[1]}")
+        time.sleep(0.2)
     yield address
     server.terminate()
-    complaints = server.communicate(timeout=30)[1]
+    complaints = server.communicate(timeout=PATIENCE / 1000)[1]
     assert not re.search("Traceback|Error|Exception", complaints), complaints
     assert not list(folder.glob("face2voice-*"))
+
+
+@pytest.fixture(scope="module")
+def address(whole_bundle, tmp_path_factory):
+    with serving(whole_bundle, tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +92,12 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
+    with visiting(browser, address) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def visiting(browser, address: str) -> Iterator:
     """The page on a phone's width; nothing it does may reach beyond this machine."""
     context = browser.new_context(service_workers="block", viewport={"width": 390, "height": 844})
     page = context.new_page()
@@ -92,8 +114,18 @@ def page(browser, address):
 
 
 @pytest.fixture(scope="module")
-def tts(tiny_bundle) -> Face2Voice:
-    return Face2Voice.load(tiny_bundle, "cpu")
+def tts(whole_bundle) -> Face2Voice:
+    return Face2Voice.load(whole_bundle, "cpu")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """Two seconds of something that sounds like speech to the detector of it."""
+    path = tmp_path_factory.mktemp("clip") / "clip.wav"
+    seconds = np.arange(32_000) / 16_000
+    tone = sum(np.sin(2 * np.pi * 140 * k * seconds) / k for k in range(1, 20))
+    sf.write(path, 0.1 * tone * (1 + np.sin(2 * np.pi * 4 * seconds)), 16_000)
+    return path
 
 
 def says(page, place: str, words: str) -> None:
@@ -103,6 +135,11 @@ def says(page, place: str, words: str) -> None:
 def give_photo(page) -> None:
     page.locator("#speak-photo input[type=file]").set_input_files(PORTRAIT)
     says(page, "#speak-photo-note", "One face found")
+
+
+def give_clip(page, place: str, path: Path) -> None:
+    page.locator(f"{place} input[type=file]").set_input_files(path)
+    page.locator(place).get_by_label("Clear").wait_for()
 
 
 def go_to(page, tab: str) -> None:
@@ -243,40 +280,118 @@ def test_errors_are_sentences(page):
     assert not re.search(r"Traceback|/tmp/|/root|\.py\b", page.inner_text("body"))
 
 
-def test_clone(page, tts, tmp_path):
-    seconds = np.arange(32_000) / 16_000
-    tone = sum(np.sin(2 * np.pi * 140 * k * seconds) / k for k in range(1, 20))
-    sf.write(tmp_path / "clip.wav", 0.1 * tone * (1 + np.sin(2 * np.pi * 4 * seconds)), 16_000)
-    (tmp_path / "text.wav").write_text("hello")
+def test_too_large_a_photo(page):
+    page.locator("#speak-photo input[type=file]").set_input_files(
+        {"name": "huge.png", "mimeType": "image/png", "buffer": bytes(11_000_000)}
+    )
+    toast = page.locator("[data-testid=toast-body]")
+    playwright.expect(toast).to_contain_text(re.compile("exceed the maximum"), timeout=PATIENCE)
+
+
+def test_clone(page, tts, clip, tmp_path):
     go_to(page, "Clone")
     page.locator("#clone-text textarea").fill("Hello there.")
     page.locator("#clone-go").click()
     says(page, "#clone-status", "no clip yet")
-    page.locator("#clone-clip input[type=file]").set_input_files(tmp_path / "clip.wav")
-    page.wait_for_timeout(500)
+    give_clip(page, "#clone-clip", clip)
     page.locator("#clone-go").click()
     says(page, "#clone-status", "Done")
-    own = tts.speak("Hello there.", tts.voice_from_speech(tmp_path / "clip.wav"))
+    own = tts.speak("Hello there.", tts.voice_from_speech(clip))
     assert heard(page, "#clone-speech") == wav(own)
+    page.locator("#clone-clip").get_by_label("Clear").click()
+    sf.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
+    give_clip(page, "#clone-clip", tmp_path / "silent.wav")
+    page.locator("#clone-go").click()
+    says(page, "#clone-status", "The clip: silent")
 
 
-def test_speech_to_face_and_lessons_say_what_is_missing(page):
+def test_speech_to_face(page, whole_bundle, tts, clip, tmp_path):
     go_to(page, "Speech to face")
-    says(page, "#faces-missing", "no face decoder")
+    for folded in ("#faces-round", "#faces-there"):
+        page.locator(f"{folded} button").first.click()
+    for button, place, words in (
+        ("#faces-go", "#faces-status", "no clip yet"),
+        ("#faces-from-face", "#faces-status", "no photo yet"),
+        ("#faces-face-trip", "#faces-trip-status", "no photo yet"),
+    ):
+        page.locator(button).click()
+        says(page, place, words)
+    give_clip(page, "#faces-clip", clip)
     page.locator("#faces-go").click()
-    says(page, "#faces-status", "no clip yet")
-    go_to(page, "Fine-tune")
-    page.locator("#lessons-go").click()
-    says(page, "#lessons-status", "consent")
+    says(page, "#faces-status", "Done")
+    s2f = Speech2Face.load(whole_bundle, "cpu")
+    own = s2f.portrait_from_speech(clip)
+    source = page.locator("#faces-portrait img").first.get_attribute("src")
+    (tmp_path / "portrait.png").write_bytes(page.request.get(source).body())
+    with Image.open(tmp_path / "portrait.png") as portrait:
+        assert np.array_equal(np.array(portrait), own.image) and "AI-generated" in portrait.text["Comment"]
+    shown = page.locator("#faces-figures figure")
+    assert [shown.nth(i).locator("b").inner_text() for i in range(3)] == ["Spectrogram", "Landmarks", "Texture"]
+    page.locator("#faces-hear").click()
+    assert heard(page, "#faces-speech") == wav(tts.speak(portraits.SENTENCE, tts.voice_from_face(own.image)))
+    page.locator("#faces-example").click()
+    says(page, "#faces-photo-note", "One face found")
+    page.locator("#faces-from-face").click()
+    playwright.expect(page.locator("#faces-figures figure")).to_have_count(2, timeout=PATIENCE)
+    page.locator("#faces-voice-trip").click()
+    says(page, "#faces-trip-status", "too unclear to be heard")  # networks at random do not talk
 
 
-def test_explore_by_keyboard(page):
+def test_round_trips(browser, whole_bundle, clip, tmp_path):
+    """Of networks that talk."""
+    talking = shutil.copytree(find_bundle("default").folder, tmp_path / "talking")
+    for part in ("face_decoder", "voice_encoder"):
+        shutil.copy(whole_bundle / f"{part}.safetensors", talking)
+    with serving(talking, tmp_path) as address, visiting(browser, address) as page:
+        go_to(page, "Speech to face")
+        for folded in ("#faces-round", "#faces-there"):
+            page.locator(f"{folded} button").first.click()
+        give_clip(page, "#faces-clip", clip)
+        page.locator("#faces-example").click()
+        says(page, "#faces-photo-note", "One face found")
+        for button, step in (
+            ("#faces-voice-trip", "voice, voice of the face"),
+            ("#faces-face-trip", "face, face of the voice"),
+        ):
+            page.locator(button).click()
+            says(page, "#faces-trip", step)
+            cosines = [float(cell) for cell in page.locator("#faces-trip td").all_inner_texts()]
+            assert len(cosines) == 4 and all(-1 <= cosine <= 1 for cosine in cosines)
+            assert page.locator("#faces-trip img[alt]").count() == 3
+
+
+def test_what_is_missing_is_said(browser, tiny_bundle, clip, tmp_path):
+    """On a server without the reverse direction, with room for one visitor in the line."""
+    with serving(tiny_bundle, tmp_path, waiting=1) as address, visiting(browser, address) as page:
+        go_to(page, "Speech to face")
+        says(page, "#faces-missing", "no face decoder")
+        give_clip(page, "#faces-clip", clip)
+        page.locator("#faces-go").click()
+        says(page, "#faces-status", "no face decoder")
+        go_to(page, "Fine-tune")
+        page.locator("#lessons-go").click()
+        says(page, "#lessons-status", "consent")
+        go_to(page, "Speak")
+        with visiting(browser, address) as second, visiting(browser, address) as third:
+            for one in (page, second, third):
+                give_photo(one)
+                one.locator("#speak-text textarea").fill(MANY)
+            for one in (second, third, page):  # one is served, one waits, one is too many
+                one.locator("#speak-go").click()
+            says(page, "#speak-status", FULL)
+            playwright.expect(page.locator("#speak-go")).to_be_enabled(timeout=PATIENCE)
+
+
+def test_explore_by_keyboard(page, tts):
     go_to(page, "Explore")
     dots = page.locator(".f2v-dot")
     name = dots.nth(3).get_attribute("data-voice")
     dots.nth(3).focus()
     page.keyboard.press("Enter")
     playwright.expect(page.get_by_label("Voice", exact=True)).to_have_value(name, timeout=PATIENCE)
+    space = tts.voice_space()
+    own = Voice(dict(zip(map(str, space.names), space.embeddings, strict=True))[name])
+    assert heard(page, "#explore-sample") == wav(tts.speak(explore.SAMPLE, own))
     page.locator("#explore-text textarea").fill("Hello there.")
     page.locator("#explore-go").click()
     says(page, "#explore-status", "Done")
@@ -297,14 +412,12 @@ def test_explore_by_keyboard(page):
     assert len(asked) < 5, "events keep setting each other off"
     with page.expect_download() as download:
         page.locator("#explore-save").click()
-    page.locator("#explore-keep input[type=file]").set_input_files(
-        {
-            "name": "v.npz",
-            "mimeType": "application/octet-stream",
-            "buffer": Path(download.value.path()).read_bytes()[:50],
-        }
-    )
-    says(page, "#explore-note", "Not a voice file")
+    saved = Path(download.value.path()).read_bytes()
+    for content, words in ((saved[:50], "Not a voice file"), (saved, "Made:")):
+        page.locator("#explore-keep input[type=file]").set_input_files(
+            {"name": "v.npz", "mimeType": "application/octet-stream", "buffer": content}
+        )
+        says(page, "#explore-note", words)
 
 
 def test_about_has_the_cards(page):
@@ -314,9 +427,15 @@ def test_about_has_the_cards(page):
 
 
 def test_every_field_has_a_name(page):
-    nameless = """() => [...document.querySelectorAll('input, textarea, button, audio, img')]
+    nameless = """() => [...document.querySelectorAll('input, textarea, button, audio, img, svg[role]')]
         .filter(e => e.offsetParent && !e.hidden && e.type !== 'file')
         .filter(e => !(e.labels?.length || e.ariaLabel || e.title || e.alt || e.textContent.trim()
             || e.getAttribute('aria-labelledby') || e.closest('label')))
         .map(e => e.outerHTML.slice(0, 200))"""
-    assert page.evaluate(nameless) == []
+    for tab in ("Speak", "Clone", "Speech to face", "Explore", "Fine-tune", "About"):
+        go_to(page, tab)
+        for closed in page.locator("button.label-wrap:not(.open)").all():
+            if closed.is_visible():
+                closed.click()
+        assert page.evaluate(nameless) == [], tab
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab

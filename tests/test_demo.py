@@ -1,7 +1,11 @@
 """The demo without a browser: what its functions and endpoints answer, on tiny networks."""
 
+import base64
 import io
+import os
 import re
+import shutil
+import subprocess
 import threading
 import time
 import zipfile
@@ -17,29 +21,49 @@ pytest.importorskip("gradio", reason="the demo is not installed: pip install -e 
 
 import gradio_client
 import test_pipeline
+import torch
 import uvicorn
 from fastapi.testclient import TestClient
 
-from demo import pictures, server, speak, studio, words
+from demo import benchmark, pictures, server, speak, studio, words
 from demo.examples import PARAGRAPH, PORTRAIT, SENTENCES
 from demo.form import Chosen, kept_with
 from demo.photos import find_photo
-from demo.tabs import explore, lessons, portraits
-from encoder.face import Face
+from demo.tabs import about, explore, lessons, portraits
+from encoder.face import Face, find_faces, load_photo
 from face2voice import Voice, limits
 from face2voice.pipeline import MADE_BY
-from face2voice.speech2face import Portrait
-from savedmodels import InputError
+from face2voice.speech2face.decoder import FaceDecoder, FaceDecoderDims
+from face2voice.speech2face.frame import crop_frame, frames_to_tensor
+from face2voice.speech2face.round_trip import RoundTrip
+from face2voice.speech2face.sheet import Tile
+from face2voice.speech2face.voice_encoder import VoiceEncoder, VoiceEncoderDims
+from savedmodels import InputError, write_checkpoint
 
 tiny_bundle = test_pipeline.bundle
 TEXT = "Hello there."
 PATIENT = {"verbose": False, "httpx_kwargs": {"timeout": 120}}
+README = Path(__file__).parents[1] / "README.md"
 NO_SECRETS = re.compile(r"Traceback|site-packages|/tmp|/home|/root|\.py\b")
 
 
+@pytest.fixture(scope="session")
+def whole_bundle(tiny_bundle, tmp_path_factory) -> Path:
+    """The tiny bundle and the reverse direction, which draws one and the same face whatever it hears."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copytree(tiny_bundle, folder, dirs_exist_ok=True)
+    torch.manual_seed(0)
+    decoder, photo = FaceDecoder(FaceDecoderDims()), load_photo(PORTRAIT)
+    frame, _ = crop_frame(photo, find_faces(photo)[0])
+    decoder.mean_texture.copy_(frames_to_tensor(frame)[0])
+    write_checkpoint(folder / "face_decoder.safetensors", decoder)
+    write_checkpoint(folder / "voice_encoder.safetensors", VoiceEncoder(VoiceEncoderDims()))
+    return folder
+
+
 @pytest.fixture(scope="module")
-def shop(tiny_bundle) -> studio.Studio:
-    made = studio.Studio(tiny_bundle, "cpu")
+def shop(whole_bundle) -> studio.Studio:
+    made = studio.Studio(whole_bundle, "cpu")
     made.tts().warm_up()
     return made
 
@@ -146,6 +170,9 @@ def test_only_listed_bundles_are_opened(shop, bundle):
 
 def test_models_are_loaded_once(shop, tiny_bundle):
     assert shop.tts() is shop.tts(shop.bundles[0], "cpu")
+    assert shop.speech2face() is shop.speech2face()
+    with pytest.raises(InputError, match="no face decoder"):
+        studio.Studio(tiny_bundle, "cpu").speech2face()
     names = [shop.adopt(tiny_bundle) for _ in range(limits.LESSONS_KEPT + 1)]
     assert shop.tts(names[-1]) is not shop.tts()
     with pytest.raises(InputError, match="no bundle"):
@@ -178,7 +205,7 @@ def test_bad_photos(shop, tmp_path, content, message):
         (Image.new("L", (200, 200), 128) if content == "grey" else Image.new("1", (13_000, 13_000))).save(path)
     with pytest.raises(InputError) as caught:
         find_photo(shop, path)
-    sentence = words.in_words(caught.value, {path: "the photo"})
+    sentence = words.in_words(caught.value)
     assert message in sentence and not NO_SECRETS.search(sentence) and str(tmp_path) not in sentence
 
 
@@ -225,8 +252,10 @@ def test_a_preferred_voice_lasts_as_long_as_the_photo():
 
 def test_bad_voice_files(tmp_path):
     path = tmp_path / "v.npz"
-    np.savez(path, embedding=np.ones(100), source="x")
-    cases = [path.read_bytes(), b"hello"]
+    cases = [b"hello", b"PK\3\4"]
+    for numbers in (np.ones(100), np.full(256, np.nan), np.zeros(256), np.array("x" * 256)):
+        np.savez(path, embedding=numbers, source="x")
+        cases.append(path.read_bytes())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("embedding.npy", bytes(10**7))
     for content in (*cases, path.read_bytes()):
@@ -365,15 +394,40 @@ def test_named_endpoints(program, shop, clip):
         assert report["seconds"] == pytest.approx(len(got) / 16_000)
 
 
-def test_portrait_endpoint(program, shop, clip, monkeypatch):
-    class Painter:
-        def portrait_from_speech(self, _clip: str) -> Portrait:
-            return Portrait(np.full((224, 224, 3), 90, np.uint8), np.full((68, 2), 9.0), np.zeros(128))
+def test_portrait_endpoint(program, shop, clip):
+    own = shop.speech2face().portrait_from_speech(clip)
+    with Image.open(program.predict(gradio_client.handle_file(str(clip)), api_name="/speech2face")) as picture:
+        assert np.array_equal(np.array(picture), own.image) and "AI-generated" in picture.text["Comment"]
+    parts = portraits.parts_of(own)
+    for data in re.findall('base64,([^"]+)', parts):
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            assert "AI-generated" in picture.text["Comment"]
+    assert parts.count("<img") == 2
+    trip = RoundTrip({"voice, <b>face</b>": 0.5}, (Tile(own.image, "photo\nand more"), Tile(own.texture, "face")))
+    shown = portraits.stations_of(trip)
+    assert shown.count("<img") == 2 and "0.50" in shown and "<b>face" not in shown
 
-    monkeypatch.setattr(shop, "speech2face", Painter)
-    picture = Image.open(program.predict(gradio_client.handle_file(str(clip)), api_name="/speech2face"))
-    assert picture.size == (224, 224) and "AI-generated" in str(picture.info)
-    assert "Landmarks" in portraits.parts_of(Painter().portrait_from_speech(""))
+
+def test_examples_for_programs_run(address, clip, tmp_path, monkeypatch):
+    """Those of the README, which the page's tab About shows as well."""
+    (tmp_path / "photo.jpg").write_bytes(PORTRAIT.read_bytes())
+    (tmp_path / "clip.wav").write_bytes(clip.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    readme = README.read_text()
+    examples = re.findall(r"```(python|sh)\n(.*?)```", about.PROGRAMS.replace("NAME", "f40-rms-11"), re.DOTALL)
+    assert [kind for kind, _ in examples] == ["python", "sh"]
+    for kind, example in examples:
+        assert example in readme
+        example = example.replace("http://127.0.0.1:7860", address)
+        if kind == "python":
+            made: dict = {}
+            exec(example, made)
+            assert sf.info(made["wav"]).samplerate == 16_000 and made["report"]["seconds"] > 0
+            assert Image.open(made["portrait"]).size == (224, 224)
+        elif shutil.which("curl"):
+            environment = {**os.environ, "no_proxy": "127.0.0.1"}
+            done = subprocess.run(["sh", "-ec", example], env=environment, capture_output=True, text=True, timeout=120)
+            assert sf.info("hello.wav").samplerate == 16_000 and '"id":"voice-' in done.stdout
 
 
 def test_named_endpoints_answer_in_sentences(program, clip, tmp_path):
@@ -382,7 +436,7 @@ def test_named_endpoints_answer_in_sentences(program, clip, tmp_path):
         ("/speak", (str(tmp_path / "x.jpg"), TEXT), "The photo: not a picture"),
         ("/speak", (str(PORTRAIT), "a" * 501), "501"),
         ("/clone", (str(tmp_path / "x.jpg"), TEXT), "The clip"),
-        ("/speech2face", (str(clip),), "no face decoder"),
+        ("/speech2face", (str(tmp_path / "x.jpg"),), "The clip"),
     ]
     for endpoint, (path, *rest), message in cases:
         with pytest.raises(gradio_client.exceptions.AppError, match=message) as caught:
@@ -402,20 +456,18 @@ def test_files_that_were_not_uploaded_are_refused(client):
             assert "event: error" in told and "root:" not in told
 
 
-def test_each_of_many_gets_his_own(address, shop):
-    """Four at once, each with a seed of his own: no answer is another's."""
-    spoken: dict[int, np.ndarray] = {}
+def test_each_of_many_gets_his_own(tiny_bundle):
+    met = benchmark.crowd(tiny_bundle, "cpu", users=2, seconds=2, idle=0)
+    assert len(met.waits) >= 4 and not met.wrong and not met.errors
+    assert 0 < met.resident[2] <= met.resident[1]
+    lost = benchmark._Errand(lambda: 1 / 0, np.zeros(1))
+    assert benchmark._visit([[lost]], 0)[2] == ["division by zero"]
 
-    def visit(seed: int) -> None:
-        own = gradio_client.Client(address, **PATIENT)
-        sound, _ = own.predict(gradio_client.handle_file(str(PORTRAIT)), TEXT, seed=seed, api_name="/speak")
-        spoken[seed] = sf.read(sound, dtype="int16")[0]
 
-    threads = [threading.Thread(target=visit, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for seed in range(4):
-        own = shop.tts().speak(TEXT, find_example(shop.tts()), seed=seed).samples
-        assert np.abs(spoken[seed] - np.round(own * 32767)).max() <= 1
+def test_a_mixed_up_answer_is_noticed(shop):
+    speech = shop.tts().speak(TEXT, find_example(shop.tts()), seed=1)
+    buffer = io.BytesIO()
+    sf.write(buffer, speech.samples, 16_000, format="WAV")
+    own, other = (benchmark._spoken(shop.tts(), find_example(shop.tts()), TEXT, seed) for seed in (1, 2))
+    errands = [benchmark._Errand(buffer.getvalue, expected) for expected in (own, other)]
+    assert [errand.is_answered_by(errand.ask()) for errand in errands] == [True, False]

@@ -159,6 +159,7 @@ def test_voices_are_saved_and_mixed(voice, tmp_path):
     again = Voice.load(tmp_path / "v.npz")
     assert np.array_equal(again.embedding, voice.embedding)
     assert again.source == "a test"
+    assert "AI-generated" in str(np.load(tmp_path / "v.npz")["comment"])
     other = Voice(np.eye(256)[0])
     assert Voice.mix([voice, other], [1, 0]).similarity(voice) == pytest.approx(1)
     assert Voice.mix([voice, other]).similarity(other) > voice.similarity(other)
@@ -167,14 +168,52 @@ def test_voices_are_saved_and_mixed(voice, tmp_path):
             Voice.mix(wrong, [1, 2])
 
 
-def test_bad_voices(tmp_path):
-    with pytest.raises(InputError, match="not a voice"):
-        Voice(np.zeros(256))
-    (tmp_path / "v.npz").write_text("hello")
-    with pytest.raises(InputError, match="v.npz"):
-        Voice.load(tmp_path / "v.npz")
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (np.zeros(256), "all zero"),
+        (np.ones(255), "255 numbers"),
+        (np.ones((2, 256)), "512 numbers"),
+        (1.0, "1 numbers"),
+        (np.full(256, np.nan), "not finite"),
+        (np.full(256, 1e300), "not finite"),
+        (np.r_[np.ones(255), np.inf], "not finite"),
+        (["loud"] * 256, "something other than numbers"),
+        (None, "1 numbers"),
+    ],
+)
+def test_a_voice_is_256_finite_numbers(numbers, message, tmp_path):
+    with pytest.raises(InputError, match=f"^a test: not a voice.*{message}"):
+        Voice(numbers, "a test")
+    if isinstance(numbers, np.ndarray):
+        np.savez(tmp_path / "v.npz", embedding=numbers, source="a test")
+        with pytest.raises(InputError, match=f"v.npz: not a voice.*{message}"):
+            Voice.load(tmp_path / "v.npz")
+
+
+def test_files_that_hold_no_voice(voice, tmp_path):
+    path = tmp_path / "v.npz"
     with pytest.raises(InputError, match="no such"):
-        Voice.load(tmp_path / "w.npz")
+        Voice.load(path)
+    voice.save(path)
+    whole = path.read_bytes()
+    np.save(tmp_path / "v.npy", voice.embedding)
+    rng = np.random.default_rng(0)
+    damaged = [b"", b"hello", whole[:50], whole[: len(whole) // 2], (tmp_path / "v.npy").read_bytes()]
+    for _ in range(200):
+        bytes_ = bytearray(whole)
+        for place in rng.integers(len(whole), size=4):
+            bytes_[place] = rng.integers(256)
+        damaged.append(bytes(bytes_))
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            Voice.load(path)
+        except InputError as error:
+            assert "v.npz" in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 150
 
 
 # ---- bundles

@@ -12,7 +12,8 @@ CONSENT = """
 - Use photos and voices of people **who agreed**, or your own. Do not pass the speech off as a real person's.
 - The voice is a guess from what a face shows: sex and age, and what usually goes with them. It says nothing about
   who somebody is, how they really sound, or what they are like. Do not decide anything about anybody by it.
-- Every sound file made here carries **"AI-generated"** in its metadata. Leave it there, and say so when you share it.
+- Every sound, portrait and voice file made here carries **"AI-generated"** in its metadata. Leave it there, and
+  say so when you share it.
 - Photos, clips and results stay on this server for at most an hour, and only you see them. Nothing is sent elsewhere.
 """
 
@@ -23,7 +24,7 @@ PROGRAMS = """
 from gradio_client import Client, handle_file
 
 client = Client("http://127.0.0.1:7860")
-wav, report = client.predict(handle_file("photo.jpg"), "Good morning.", api_name="/speak")
+wav, report = client.predict(handle_file("photo.jpg"), "Good morning.", seed=3, api_name="/speak")
 wav, report = client.predict(handle_file("clip.wav"), "Good morning.", api_name="/clone")
 portrait = client.predict(handle_file("clip.wav"), api_name="/speech2face")
 ```

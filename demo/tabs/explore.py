@@ -14,9 +14,10 @@ from face2voice.voicespace import VoiceSpace
 from savedmodels import InputError
 
 from ..form import kept_with, speech_form
-from ..parts import Page, Updates, listen, note
-from ..speak import FindVoice, load_voice, number
+from ..parts import Page, Updates, bar, listen, note, small_player
+from ..speak import FindVoice, Wishes, load_voice, number, speak_whole
 
+SAMPLE = "Hello, this is how I sound."
 _WIDTH, _HEIGHT, _MARGIN = 640, 380, 28  # of the map, in its own units
 
 
@@ -24,10 +25,11 @@ def build(page: Page) -> None:
     """The map, a form to hear a voice with, and what can be done with voices."""
     gr.Markdown(
         "Every dot is a voice; near means alike. Press one, or move to it with Tab and press Enter, "
-        "to choose it, then let it speak. Your own voices appear as they are made."
+        "to choose and hear it. Your own voices appear as they are made."
     )
     space = page.studio.voice_space()
     chart = gr.HTML(draw_map(space, [], names(space, [])[0]), js_on_load=_MAP_JS, elem_id="explore-map")
+    sample = small_player("How it sounds", "explore-sample", autoplay=True)
     voice = gr.Dropdown(names(space, []), value=names(space, [])[0], label="Voice", elem_id="explore-voice")
     picked = gr.State(names(space, [])[0], time_to_live=FILES_KEPT)  # the browser may tell of it late
     said = gr.HTML(elem_id="explore-note")
@@ -73,6 +75,14 @@ def build(page: Page) -> None:
     def on_press(kept: list[Voice], event: gr.EventData) -> Iterator[Updates]:
         yield from choose(kept, getattr(event, "voice", None))
 
+    def hear(kept: list[Voice], event: gr.EventData) -> Iterator[Updates]:
+        one = find(space, kept, getattr(event, "voice", None))
+        yield {said: bar(-1, 1, f"{one.source} …")}
+        with tempfile.TemporaryDirectory(prefix="face2voice-") as folder:
+            path = f"{folder}/sample.wav"
+            speak_whole(page.studio, Wishes(SAMPLE), lambda _: one).speech.save(path)
+            yield {said: note(f"You hear {one.source}."), sample: path}
+
     def on_new(kept: list[Voice], name: object) -> Updates:
         # made in another tab; the chosen voice stays, so only what it is chosen from is renewed
         choices = gr.Dropdown(names(space, kept))
@@ -104,6 +114,7 @@ def build(page: Page) -> None:
     outputs = (chart, voice, several, save, picked)
     listen(page.voices.change, on_new, [page.voices, picked], (chart, voice, several), said)
     listen(chart.click, on_press, [page.voices], outputs, said)
+    listen(chart.click, hear, [page.voices], [sample], said, heavy=True, only_last=True)
     listen(voice.input, choose, [page.voices, voice], outputs, said)
     listen(load.upload, on_load, [page.voices, load], (page.voices, *outputs), said)
     listen(average.click, mixing(lambda *_: None), [page.voices, several, share], (page.voices, *outputs), said)

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from savedmodels import InputError, write_atomically
 
-_SIZES = {"voices": "people", "pairs": "pairs", "speech2face": "portraits"}  # part -> the setting that tells how many people it takes
+# Part -> the setting that tells how many people it takes.
+_SIZES = {"voices": "people", "pairs": "pairs", "speech2face": "portraits"}
 
 
 def evaluate(

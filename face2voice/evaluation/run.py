@@ -44,7 +44,7 @@ class Settings:
         long_text: characters, up to some 3,000; 0 for none.
         copies: originals of copy synthesis, up to 20.
         natural: sentences of natural speech.
-        speakers: real speakers, for comparison and for the classifier of sex; and as many faces for that of portraits.
+        speakers: real speakers, for comparison and for the classifier of sex.
         portraits, clips: photos that are drawn again, and readers of whom a portrait is drawn.
         pairs: people, where no true pairs are given.
     """
@@ -192,7 +192,7 @@ class _Measuring:
         parts = [speech2face.measure_face_to_face(s2f, [p.photo for p in material.people[: count.portraits]])]
         clips = material.unheard(count.clips)
         if clips and material.others:
-            judge = speech2face.judge_of_sex(s2f, material.others[: count.speakers])
+            judge = speech2face.judge_of_sex(s2f, material.others)
             parts.append(speech2face.measure_portraits(s2f, clips, judge))
         notes = ["Real pairs of face and voice were not given (--pairs)."]
         if material.pairs:
