@@ -54,6 +54,7 @@ RECIPE_STEPS = (
     "frames",
     "face_decoder",
     "voice_encoder",
+    "voice_decoder",
     "speech_encoder",
     "bundle",
 )

@@ -25,6 +25,7 @@ from encoder.face import crop_from_photo, faces_to_tensor, find_detector
 from encoder.train import ProjectionTask
 from face2voice.corpora import Utterance, read_manifest
 from face2voice.speech2face.decoder import FaceDecoder, FaceDecoderDims
+from face2voice.speech2face.face2speech import VoiceDecoder
 from face2voice.speech2face.frame import FrameDescriptor
 from face2voice.speech2face.portraits import Portraits, read_portraits
 from face2voice.speech2face.train import FaceDecoderTask
@@ -42,7 +43,7 @@ from vocoder.train import Recording, WaveRNNTask
 
 from .features import Features, compute_features
 from .sources import FACE_DESCRIPTOR, GE2E_TEACHER, Portrait, read_voteview
-from .speech2face import voice_encoder_task
+from .speech2face import voice_decoder_task, voice_encoder_task
 from .voicebank import build_bank, pseudo_speakers, script, wordnet_sentences
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ VOCODER = WaveRNNDims(bits=8, rnn=96, fc=96, compute=64, res_out=64, res_blocks=
 SPEECH_ENCODER = SpeechSpeakerEncoderDims(hidden=256, layers=2, log_mels=True)
 FACE_ENCODER = FaceSpeakerEncoderDims(backbone="dlib_resnet", features=128)
 
-OPTIONAL = ("face_decoder", "voice_encoder")
+OPTIONAL = ("face_decoder", "voice_encoder", "voice_decoder")
 
 # Share of the time budget. The synthesizer and the vocoder run at once.
 SHARES = {
@@ -78,6 +79,7 @@ SHARES = {
     "speech_encoder": 0.15,
     "face_decoder": 0.1,
     "voice_encoder": 0.05,
+    "voice_decoder": 0.03,
     "g2p": 0.08,
     "face_encoder": 0.005,
 }
@@ -116,6 +118,7 @@ class DefaultRecipe:
         self.frames()
         self.face_decoder()
         self.voice_encoder()
+        self.voice_decoder()
         self.bundle()
 
     # ---- data
@@ -248,6 +251,12 @@ class DefaultRecipe:
         task = voice_encoder_task(self.data / "speech", *self._frames_and_people(), decoder)
         return self._fit("voice_encoder", task, learning_rate=1e-3)
 
+    def voice_decoder(self) -> Path:
+        """Descriptor to the sound of a voice that suits the face."""
+        torch.manual_seed(self.seed)
+        task = voice_decoder_task(self.data / "speech", *self._frames_and_people())
+        return self._fit("voice_decoder", task, learning_rate=1e-3)
+
     def _frames_and_people(self) -> tuple[Portraits, list[Portrait]]:
         frames, people = self.frames(), read_voteview(self.data / "faces" / "voteview")
         return frames, [people[i] for i in frames.which]
@@ -279,6 +288,7 @@ class DefaultRecipe:
             "g2p": LettersToPhones,
             "face_decoder": FaceDecoder,
             "voice_encoder": VoiceEncoder,
+            "voice_decoder": VoiceDecoder,
         }
         for part, network in networks.items():
             trained = self.work / part / "model.safetensors"

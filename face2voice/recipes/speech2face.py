@@ -10,9 +10,10 @@ import scipy.sparse
 from face2voice.corpora import read_corpus
 from face2voice.speech2face.audio import load_clip
 from face2voice.speech2face.decoder import FaceDecoder
+from face2voice.speech2face.face2speech import VoiceDecoder, VoiceDecoderDims
 from face2voice.speech2face.pairing import pair_by_sex_and_age
 from face2voice.speech2face.portraits import Portraits
-from face2voice.speech2face.train import VoiceEncoderTask, sex_classifier
+from face2voice.speech2face.train import VoiceDecoderTask, VoiceEncoderTask, sex_classifier
 from face2voice.speech2face.voice_encoder import VoiceEncoder, VoiceEncoderDims
 from savedmodels import InputError
 
@@ -40,9 +41,7 @@ def voice_encoder_task(
         people: of each of the `frames`.
     """
     learning, apart = _clips(speech)
-    shown = [i for i, person in enumerate(people) if not person.held_out]
-    faces = [(people[i].sex, people[i].age) for i in shown]
-    features = frames.features[shown, 0]
+    features, faces = _shown(frames, people)
     typical = pair_by_sex_and_age([speaker for _, speaker in (*learning, *apart)], faces) @ features
     own = scipy.sparse.eye_array(len(typical), format="csr")
     return VoiceEncoderTask(
@@ -54,6 +53,21 @@ def voice_encoder_task(
         held_out=([clip for clip, _ in apart], own[len(learning) :]),
         sex=sex_classifier(features, [sex for sex, _ in faces]),
     )
+
+
+def voice_decoder_task(speech: Path, frames: Portraits, people: list[Portrait]) -> VoiceDecoderTask:
+    """The faces of people with clips of speakers of their sex and about their age; the arguments are as of
+    `voice_encoder_task`, and so is who is held out."""
+    learning, _ = _clips(speech)
+    features, faces = _shown(frames, people)
+    table = pair_by_sex_and_age([speaker for _, speaker in learning], faces)
+    return VoiceDecoderTask(VoiceDecoder(VoiceDecoderDims()), [clip for clip, _ in learning], features, table)
+
+
+def _shown(frames: Portraits, people: list[Portrait]) -> tuple[np.ndarray, list[Person]]:
+    """Features (n, features) of the people who are not held out, and their sexes and ages."""
+    shown = [i for i, person in enumerate(people) if not person.held_out]
+    return frames.features[shown, 0], [(people[i].sex, people[i].age) for i in shown]
 
 
 def _clips(speech: Path) -> tuple[list[tuple[np.ndarray, Person]], list[tuple[np.ndarray, Person]]]:
