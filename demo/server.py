@@ -46,9 +46,12 @@ def serve(bundle: str | Path = "default", device: str = "auto", host: str = "127
     studio = Studio(bundle, device)
     studio.tts().warm_up()
     with tempfile.TemporaryDirectory(prefix="face2voice-demo-") as uploads:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by default nothing would be removed
-        app = make_app(studio, Path(uploads))
-        Server(uvicorn.Config(app, host, port, log_level="warning", timeout_graceful_shutdown=2)).run()
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by default nothing would be removed
+        try:
+            app = make_app(studio, Path(uploads))
+            Server(uvicorn.Config(app, host, port, log_level="warning", timeout_graceful_shutdown=2)).run()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 class Server(uvicorn.Server):

@@ -198,7 +198,9 @@ def fit(
         except InputError as error:  # a loader's process wraps it in its traceback
             raise InputError(str(error).rpartition("InputError: ")[2]) from error
         except SIGTERMException:
-            raise SystemExit(143) from None  # the state is saved
+            if trainer.world_size == 1 and learner.saved_step != learner.step:  # it came when the step was over
+                learner.save()
+            raise SystemExit(143) from None
         except SystemExit as stopped:  # Lightning's answer to an interrupt
             raise KeyboardInterrupt from stopped
         except OSError as error:
@@ -343,7 +345,7 @@ class _Learner(LightningModule):
             self._log(self._means())
         # Lightning stops after this step if it was told to terminate.
         if self.due or (self.trainer.world_size == 1 and self.trainer.received_sigterm):
-            self._save()
+            self.save()
         if self.advance and self.trainer.is_global_zero:
             self.advance(self.progress())
 
@@ -351,7 +353,7 @@ class _Learner(LightningModule):
         if self.summed:
             self._log(self._means())
         if self.saved_step != self.step:
-            self._save()
+            self.save()
 
     def close(self) -> None:
         """Lets go of TensorBoard's file."""
@@ -408,7 +410,7 @@ class _Learner(LightningModule):
 
     # ---- state
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Evaluates, and writes what there is to keep. Called by all processes at the same step."""
         if not all(bool(torch.isfinite(value)) for value in self.sums.values()):
             self._means()

@@ -269,6 +269,19 @@ def _train_long(run):
     fit(SmallTask(), run, Schedule(seconds=60), hardware=CPU, advance=lambda share: (run / "begun").touch())
 
 
+def test_told_to_end_between_two_steps_it_saves_too(tmp_path):
+    process = _forked(_train_and_end, tmp_path)
+    process.join(60)
+    assert process.exitcode == 143
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 1
+
+
+def _train_and_end(run):
+    torch.set_num_threads(1)
+    schedule = Schedule(seconds=60)
+    fit(SmallTask(), run, schedule, hardware=CPU, advance=lambda share: signal.raise_signal(signal.SIGTERM))
+
+
 # ---- several processes
 
 
@@ -318,7 +331,7 @@ def _one_of_two(make_task, run, rank, port):
 @pytest.mark.parametrize("make_task", [ge2e_task, tacotron_task])
 def test_two_processes_learn_as_one_with_the_whole_batch(tmp_path, monkeypatch, make_task):
     undropped = synthesizer_model.Dropout(p=0.0)  # each process would draw its own masks
-    monkeypatch.setattr(synthesizer_model, "Dropout", lambda *_: undropped)
+    monkeypatch.setattr(synthesizer_model, "Dropout", lambda *_, **__: undropped)
     one_step(make_task(), tmp_path / "one", devices=1)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
