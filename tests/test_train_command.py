@@ -11,6 +11,7 @@ import torch
 from test_speech import voice_like
 
 from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims, SpeechSpeakerEncoder
+from face2voice.commands.options import seconds_of
 from face2voice.commands.train import train
 from face2voice.preprocess.store import record_path
 from face2voice.speech2face.decoder import FaceDecoder, FaceDecoderDims
@@ -237,8 +238,7 @@ def test_what_cannot_be_trained_is_told(tmp_path, options, told):
 
 
 def test_max_time_is_hours_minutes_seconds():
-    from face2voice.commands.train import _seconds
-
-    assert _seconds("01:02:03") == 3723
-    assert _seconds("25:00") == 1500
-    assert math.isclose(_seconds("90"), 90)
+    assert seconds_of("01:02:03") == 3723
+    assert seconds_of("25:00") == 1500
+    assert seconds_of("90") == 90
+    assert seconds_of(None) == math.inf

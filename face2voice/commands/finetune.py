@@ -13,9 +13,8 @@ from rich.table import Table
 
 from savedmodels import InputError
 
-from .options import Device, Seed
+from .options import Device, Seed, seconds_of
 from .preprocess import name_and_path
-from .train import _seconds
 
 if TYPE_CHECKING:
     from ..likeness import Result
@@ -78,7 +77,7 @@ def face_encoder(
             steps,
             freeze,
             progress,
-            math.inf if max_time is None else _seconds(max_time),
+            seconds_of(max_time),
             learning_rate,
             seed,
             device,
@@ -116,7 +115,7 @@ def _speech(stage: str, what: str) -> Callable[..., None]:
                 start,
                 steps,
                 progress,
-                math.inf if max_time is None else _seconds(max_time),
+                seconds_of(max_time),
                 learning_rate,
                 batch_size,
                 seed,

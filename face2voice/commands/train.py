@@ -14,7 +14,7 @@ from rich.table import Table
 
 from savedmodels import InputError, find_bundle, write_atomically
 
-from .options import DESCRIBERS, find_checkpoint
+from .options import DESCRIBERS, find_checkpoint, seconds_of
 
 
 def train(
@@ -70,7 +70,7 @@ def train(
 ) -> None:
     """Train a network. Resumes; tensorboard --logdir OUT shows how it goes."""
     logging.getLogger().setLevel(logging.INFO)
-    seconds = math.inf if max_time is None else _seconds(max_time)
+    seconds = seconds_of(max_time)
     if steps is None and max_time is None:
         raise InputError("say when the training ends: --steps N, --max-time HH:MM:SS or both")
     from ..stages import Options, build_task, find_stage
@@ -130,14 +130,6 @@ def bench_train(
     if out:
         settings = {"size": size, "batch_size": batch_size, "device": device}
         write_atomically(out, json.dumps({**settings, "rows": [vars(row) for row in measured]}, indent=2).encode())
-
-
-def _seconds(text: str) -> float:
-    """Of HH:MM:SS, with the hours or more left out if need be."""
-    parts = text.split(":")
-    if len(parts) > 3 or not all(part.isdecimal() for part in parts):
-        raise InputError(f"--max-time {text}: write hours, minutes and seconds as HH:MM:SS")
-    return float(sum(int(part) * 60**i for i, part in enumerate(reversed(parts))))
 
 
 def _beside(face_encoder: str) -> Path | None:
