@@ -24,6 +24,7 @@ from encoder.dlib_resnet import read_dlib_dat
 from encoder.face import crop_from_photo, faces_to_tensor, find_detector
 from encoder.train import ProjectionTask
 from face2voice.corpora import Utterance, read_manifest
+from face2voice.likeness import mean_voice
 from face2voice.speech2face.decoder import FaceDecoder, FaceDecoderDims
 from face2voice.speech2face.face2speech import VoiceDecoder
 from face2voice.speech2face.frame import FrameDescriptor
@@ -118,7 +119,6 @@ class DefaultRecipe:
         self.frames()
         self.face_decoder()
         self.voice_encoder()
-        self.voice_decoder()
         self.bundle()
 
     # ---- data
@@ -252,7 +252,7 @@ class DefaultRecipe:
         return self._fit("voice_encoder", task, learning_rate=1e-3)
 
     def voice_decoder(self) -> Path:
-        """Descriptor to the sound of a voice that suits the face."""
+        """Descriptor to the sound of a voice that suits the face. Not run unless asked for: see docs/experiments.md."""
         torch.manual_seed(self.seed)
         task = voice_decoder_task(self.data / "speech", *self._frames_and_people())
         return self._fit("voice_decoder", task, learning_rate=1e-3)
@@ -340,7 +340,7 @@ class DefaultRecipe:
         means = []
         for utterances in by_speaker.values():
             known = voices[[i for i in utterances if voices[i].any()]]
-            means.append(known.mean(axis=0) / np.linalg.norm(known.mean(axis=0)))
+            means.append(mean_voice(known))
         return [bank[utterances[0]] for utterances in by_speaker.values()], np.stack(means)
 
     def _clips(self) -> Iterator[tuple[np.ndarray, str]]:
