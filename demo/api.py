@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from .parts import HEAVY, Page
+from .parts import SPEAKING, Page
 from .photos import find_photo
 from .speak import FindVoice, Wishes, number, speak_whole
 from .tabs.clone import voice_of_clip
@@ -72,7 +72,13 @@ def build(page: Page) -> None:
         (speech2face, [clip], [picture]),
     ):
         gr.Button(visible=False).click(
-            _answering(work), inputs, outputs, api_name=work.__name__, preprocess=False, show_progress="hidden", **HEAVY
+            _answering(work),
+            inputs,
+            outputs,
+            api_name=work.__name__,
+            preprocess=False,
+            show_progress="hidden",
+            **SPEAKING,
         )
 
 

@@ -15,7 +15,7 @@ from face2voice.voicespace import MAX_SEMITONES, MAX_YEARS
 from savedmodels import InputError
 
 from .examples import SENTENCES
-from .parts import Page, Updates, bar, listen, note, small_player
+from .parts import SPEAKING, Page, Updates, bar, listen, note, small_player
 from .pictures import figures
 from .speak import MAX_SEED, FindVoice, Progress, Wishes, speak, speak_whole
 
@@ -149,13 +149,13 @@ def speech_form(
         triggers, begin, None, [go, cancel, status], queue=False, show_progress="hidden", api_visibility="private"
     )
     event = listen(
-        begun.then, work, (page.voices, chosen, *inputs, *wishes), outputs, status, heavy=True, on_error=at_rest
+        begun.then, work, (page.voices, chosen, *inputs, *wishes), outputs, status, line=SPEAKING, on_error=at_rest
     )
     pieces.change(None, pieces, None, js="files => window.face2voice.play(files)", api_visibility="private")
-    cancel.click(
-        lambda: {**at_rest(), status: note("Cancelled.")},
+    cancel.click(  # it is `listen` that says when this is done: what the server sent before may still come in
+        lambda: {cancel: gr.Button(visible=False), status: bar(-1, 1, "Cancelling …")},
         None,
-        [go, cancel, status],
+        [cancel, status],
         cancels=[event],
         queue=False,
         show_progress="hidden",
@@ -286,6 +286,6 @@ def _candidates(
 
         return work
 
-    listen(offer.click, work, (*inputs, *wishes), (offered, *players, *takes), said, heavy=True)
+    listen(offer.click, work, (*inputs, *wishes), (offered, *players, *takes), said, line=SPEAKING)
     for number, button in enumerate(takes):
         listen(button.click, take(number), [offered], [chosen], status)

@@ -17,7 +17,11 @@ from .words import in_words
 
 Updates = dict[gr.blocks.Block, object]
 FULL = "Too many people are here at this moment. Please try again in a minute."
-HEAVY = {"concurrency_id": "studio", "concurrency_limit": AT_ONCE}
+
+# The lines that events wait in: none waits behind what takes far longer than itself.
+SPEAKING = {"concurrency_id": "speaking", "concurrency_limit": AT_ONCE}
+LEARNING = {"concurrency_id": "learning", "concurrency_limit": 1}
+BRIEF = {"concurrency_limit": 4}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +63,7 @@ def listen(
     inputs: Sequence[gr.components.Component],
     outputs: Sequence[gr.blocks.Block],
     status: gr.HTML,
-    heavy: bool = False,
+    line: dict[str, object] = BRIEF,
     on_error: Callable[[], Updates] = dict,
     only_last: bool = False,
 ) -> gr.events.Dependency:
@@ -68,7 +72,7 @@ def listen(
     Args:
         work: gets the inputs as the browser sent them (gradio decodes no upload before our own checks),
             and returns or yields updates by component.
-        heavy: it waits for its turn with all that computes.
+        line: in which it waits for its turn.
         on_error: more updates for when it fails.
         only_last: of what happens while it is at work, only the last is done afterwards.
     """
@@ -84,7 +88,6 @@ def listen(
             yield {status: problem(in_words(error)), **on_error()}
 
     register = functools.partial(gr.on, trigger) if isinstance(trigger, Sequence) else trigger
-    options = HEAVY if heavy else {"concurrency_limit": 4}
     event = register(
         handler,
         list(inputs),
@@ -93,10 +96,10 @@ def listen(
         show_progress="hidden",
         api_visibility="private",
         trigger_mode="always_last" if only_last else None,
-        **options,
+        **line,
     )
-    event.failure(  # it never began: the line is full, or the server was away
-        lambda cancelled: {status: gr.skip()} if cancelled else {status: problem(FULL), **on_error()},
+    event.failure(  # the visitor cancelled it, or it never began: the line is full, or the server was away
+        lambda cancelled: {status: note("Cancelled.") if cancelled else problem(FULL), **on_error()},
         [status],
         [*dict.fromkeys((*outputs, status))],
         js="() => window.face2voice.cancelled()",  # in place of the input; gradio calls that a failure, too

@@ -130,8 +130,8 @@ def photo_picker(page: Page, name: str, label: str) -> PhotoPicker:
 
     outputs = (photo, upload, shown, face, example, again)
     # a photo that cannot be used makes room for the next one
-    listen(upload.change, on_upload, [upload], outputs, said, heavy=True, on_error=lambda: {upload: None})
-    listen(example.click, on_example, [], outputs, said, heavy=True)
+    listen(upload.change, on_upload, [upload], outputs, said, on_error=lambda: {upload: None})
+    listen(example.click, on_example, [], outputs, said)
     listen(again.click, on_again, [], outputs, said)
     listen(face.change, on_pick, [photo, face], [shown], said)
     listen(shown.select, on_press, [photo], [face], said)

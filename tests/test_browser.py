@@ -361,8 +361,8 @@ def test_round_trips(browser, whole_bundle, clip, tmp_path):
 
 
 def test_what_is_missing_is_said(browser, tiny_bundle, clip, tmp_path):
-    """On a server without the reverse direction, with room for one visitor in the line."""
-    with serving(tiny_bundle, tmp_path, waiting=1) as address, visiting(browser, address) as page:
+    """On a server without the reverse direction."""
+    with serving(tiny_bundle, tmp_path) as address, visiting(browser, address) as page:
         go_to(page, "Speech to face")
         says(page, "#faces-missing", "no face decoder")
         give_clip(page, "#faces-clip", clip)
@@ -371,15 +371,13 @@ def test_what_is_missing_is_said(browser, tiny_bundle, clip, tmp_path):
         go_to(page, "Fine-tune")
         page.locator("#lessons-go").click()
         says(page, "#lessons-status", "consent")
-        go_to(page, "Speak")
-        with visiting(browser, address) as second, visiting(browser, address) as third:
-            for one in (page, second, third):
-                give_photo(one)
-                one.locator("#speak-text textarea").fill(MANY)
-            for one in (second, third, page):  # one is served, one waits, one is too many
-                one.locator("#speak-go").click()
-            says(page, "#speak-status", FULL)
-            playwright.expect(page.locator("#speak-go")).to_be_enabled(timeout=PATIENCE)
+
+
+def test_full_line(browser, tiny_bundle, tmp_path):
+    with serving(tiny_bundle, tmp_path, waiting=0) as address, visiting(browser, address) as page:
+        page.locator("#speak-go").click()
+        says(page, "#speak-status", FULL)
+        playwright.expect(page.locator("#speak-go")).to_be_enabled(timeout=PATIENCE)
 
 
 def test_explore_by_keyboard(page, tts):

@@ -10,6 +10,7 @@ from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims
 from encoder.train import ProjectionTask
 from face2voice.evaluation import held_out
 from face2voice.evaluation.sound import median_f0
+from face2voice.recipes.default import character
 from face2voice.recipes.sources import read_voteview
 from face2voice.recipes.voicebank import (
     SAMPLE_RATE,
@@ -50,6 +51,18 @@ def test_world_turns_a_voice():
 def test_level_is_common():
     levels = [np.sqrt((to_level(buzz(120) * gain) ** 2).mean()) for gain in (0.01, 1.0, 3.0)]
     assert max(levels) == pytest.approx(min(levels), rel=1e-3)
+
+
+def test_character_is_what_sex_and_age_do_not_tell():
+    rng = np.random.default_rng(0)
+    sexes, ages = np.array(["f", "m"] * 100), rng.uniform(20, 80, 200)
+    values = rng.normal(size=(200, 12)) + 5 * (sexes == "f")[:, None] + ages[:, None] / 10
+    scores = character(values, sexes, ages, 3)
+    for sex in "fm":
+        mine = scores[sexes == sex]
+        assert np.allclose(mine.mean(axis=0), 0, atol=1e-9) and np.allclose(mine.std(axis=0), 1)
+        together = np.corrcoef(np.column_stack([mine, ages[sexes == sex]]), rowvar=False)
+        assert np.allclose(together, np.eye(4), atol=1e-9)
 
 
 def test_script_keeps_known_words(tmp_path):

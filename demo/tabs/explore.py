@@ -14,7 +14,7 @@ from face2voice.voicespace import VoiceSpace
 from savedmodels import InputError
 
 from ..form import kept_with, speech_form
-from ..parts import Page, Updates, bar, listen, note, small_player
+from ..parts import SPEAKING, Page, Updates, bar, listen, note, small_player
 from ..speak import FindVoice, Wishes, load_voice, number, speak_whole
 
 SAMPLE = "Hello, this is how I sound."
@@ -114,7 +114,7 @@ def build(page: Page) -> None:
     outputs = (chart, voice, several, save, picked)
     listen(page.voices.change, on_new, [page.voices, picked], (chart, voice, several), said)
     listen(chart.click, on_press, [page.voices], outputs, said)
-    listen(chart.click, hear, [page.voices], [sample], said, heavy=True, only_last=True)
+    listen(chart.click, hear, [page.voices], [sample], said, line=SPEAKING, only_last=True)
     listen(voice.input, choose, [page.voices, voice], outputs, said)
     listen(load.upload, on_load, [page.voices, load], (page.voices, *outputs), said)
     listen(average.click, mixing(lambda *_: None), [page.voices, several, share], (page.voices, *outputs), said)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from face2voice.limits import LESSON_FILES, LESSON_STEPS
 from savedmodels import InputError
 
-from ..parts import Page, Updates, bar, listen, note
+from ..parts import LEARNING, Page, Updates, bar, listen, note
 from ..pictures import ACCENT, figure
 from ..speak import number
 
@@ -69,10 +69,9 @@ def build(page: Page) -> None:
 
         def run() -> None:
             try:
-                with page.studio.turn:
-                    start = page.studio.folder()
-                    options = {"start": start, "steps": count, "work": pairs / "work"}
-                    events.put(finetune(pairs, out, **options, progress=lambda *at: events.put(at)))
+                # without the studio's turn: it reads networks of its own, and others want to speak meanwhile
+                options = {"start": page.studio.folder(), "steps": count, "work": pairs / "work"}
+                events.put(finetune(pairs, out, **options, progress=lambda *at: events.put(at)))
             except Exception as error:  # raised again where the visitor can be told
                 events.put(error)
 
@@ -88,7 +87,7 @@ def build(page: Page) -> None:
             losses.append(float(loss))
             yield {status: bar(step, count, f"Step {step} of {count}, loss {loss:.3f}"), curve: draw_curve(losses)}
 
-    listen(go.click, work, [files, steps, consent], [curve, page.lesson], status, heavy=True)
+    listen(go.click, work, [files, steps, consent], [curve, page.lesson], status, line=LEARNING)
 
 
 def sort_in(files: list[Path], folder: Path) -> None:

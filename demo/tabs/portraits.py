@@ -17,7 +17,7 @@ from face2voice.speech2face.round_trip import RoundTrip
 from face2voice.speech2face.sheet import MADE_BY
 from savedmodels import InputError
 
-from ..parts import Page, Updates, bar, clip_input, listen, note, problem, small_player
+from ..parts import SPEAKING, Page, Updates, bar, clip_input, listen, note, problem, small_player
 from ..photos import Photo, face_index, photo_picker
 from ..pictures import figure, heat, with_points
 from ..speak import Wishes, speak_whole
@@ -115,11 +115,11 @@ def build(page: Page) -> None:
             yield {status: note("Done."), sound: str(path)}
 
     outputs = (result, portrait, drawn, kept, sound)
-    listen(from_clip.click, on_clip, [clip], outputs, status, heavy=True)
-    listen(from_face.click, on_face, [picker.photo, picker.face], outputs, status, heavy=True)
-    listen(face_trip.click, on_face_trip, [picker.photo, picker.face], [trip], trip_status, heavy=True)
-    listen(voice_trip.click, on_voice_trip, [clip], [trip], trip_status, heavy=True)
-    listen(hear.click, on_hear, [kept], [sound], status, heavy=True)
+    listen(from_clip.click, on_clip, [clip], outputs, status, line=SPEAKING)
+    listen(from_face.click, on_face, [picker.photo, picker.face], outputs, status, line=SPEAKING)
+    listen(face_trip.click, on_face_trip, [picker.photo, picker.face], [trip], trip_status, line=SPEAKING)
+    listen(voice_trip.click, on_voice_trip, [clip], [trip], trip_status, line=SPEAKING)
+    listen(hear.click, on_hear, [kept], [sound], status, line=SPEAKING)
 
 
 def chosen(photo: Photo | None, face: str | None) -> tuple[Photo, int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import gradio as gr
 
 from ..form import SpeechForm, read_wishes, speech_form
-from ..parts import Page, Updates, bar, listen, note, small_player
+from ..parts import SPEAKING, Page, Updates, bar, listen, note, small_player
 from ..photos import Photo, photo_picker
 from ..speak import FindVoice, speak_whole
 
@@ -48,4 +48,4 @@ def _comparison(page: Page, find_voice, first: tuple[gr.State, gr.Radio], form: 
             alike = voices[0].similarity(voices[1])
             yield {said: note(f"The two voices are {alike:.2f} alike (cosine; 1 is the same voice).")}
 
-    listen(go.click, work, (*first, other.photo, other.face, *form.wishes), players, said, heavy=True)
+    listen(go.click, work, (*first, other.photo, other.face, *form.wishes), players, said, line=SPEAKING)

@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 TEXTS = 3600
 DEV_TEXTS = 60  # kept out of the synthesizer's training
 AGE_WIDTH = 8.0  # years; how far apart face and voice may be
+CHARACTER = 4  # directions in which people of one sex and age differ most
+CHARACTER_WIDTH = 0.6  # standard deviations in them; how far apart face and voice may be
 
 SYNTHESIZER = TacotronDims(
     symbols=PHONES.symbols,
@@ -160,21 +162,22 @@ class DefaultRecipe:
     # ---- trainings
 
     def face_encoder(self) -> Path:
-        """Descriptor to voice: each portrait with the bank's speakers of its sex and about its age."""
+        """Descriptor to voice: each portrait with the bank's speakers of its sex, about its age, and who are
+        as unusual among their like as its face is. Which kind of unusual face goes with which kind of
+        voice nobody knows: that is settled by the order of the directions, so that faces differ in voice."""
         portraits, features = self.portraits()
         speakers, voices = self._bank_speakers()
         learning = [i for i, portrait in enumerate(portraits) if not portrait.held_out]
-        likelihood = np.array(
-            [
-                [
-                    (portraits[i].sex == s.sex) * np.exp(-0.5 * ((portraits[i].age - s.age) / AGE_WIDTH) ** 2) + 1e-12
-                    for s in speakers
-                ]
-                for i in learning
-            ]
-        )
+        features, people = features[learning], [portraits[i] for i in learning]
+        face_sexes, face_ages = (np.array([getattr(p, name) for p in people]) for name in ("sex", "age"))
+        sexes, ages = (np.array([getattr(s, name) for s in speakers]) for name in ("sex", "age"))
+        apart = ((face_ages[:, None] - ages) / AGE_WIDTH) ** 2
+        faces = character(features, face_sexes, face_ages, CHARACTER)
+        apart += (((faces[:, None] - character(voices, sexes, ages, CHARACTER)) / CHARACTER_WIDTH) ** 2).sum(axis=2)
+        apart[face_sexes[:, None] != sexes] = np.inf
+        likelihood = np.exp(-0.5 * (apart - apart.min(axis=1, keepdims=True)))
         likelihood /= likelihood.sum(axis=1, keepdims=True)
-        task = ProjectionTask(self._untrained_face_encoder(), features[learning], voices, likelihood)
+        task = ProjectionTask(self._untrained_face_encoder(), features, voices, likelihood)
         return self._fit("face_encoder", task, learning_rate=1e-3)
 
     def g2p(self) -> Path:
@@ -382,3 +385,26 @@ class DefaultRecipe:
                 symbols = PHONES.encode(to_phones(bank[i].text))
                 examples.append(Example(symbols, features.mel(i), voice / np.linalg.norm(voice)))
         return examples
+
+
+def character(values: np.ndarray, sexes: np.ndarray, ages: np.ndarray, count: int) -> np.ndarray:
+    """In what, and how far, each of many people is unlike others of one sex and age.
+
+    Args:
+        values: (people, features), of faces or of voices.
+        sexes, ages: (people,).
+
+    Returns:
+        (people, count): along the principal directions of what age does not explain within a sex, in
+        standard deviations.
+    """
+    scores = np.zeros((len(values), count))
+    for sex in np.unique(sexes):
+        some = sexes == sex
+        known = np.stack([np.ones(some.sum()), ages[some]], axis=1)
+        rest = values[some] - known @ np.linalg.lstsq(known, values[some], rcond=None)[0]
+        _, _, directions = np.linalg.svd(rest, full_matrices=False)
+        directions *= np.sign(directions.sum(axis=1, keepdims=True))  # which way is up must not be left to chance
+        along = rest @ directions[:count].T
+        scores[some] = along / along.std(axis=0)
+    return scores
