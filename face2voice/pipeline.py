@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import soundfile as sf
@@ -37,6 +37,7 @@ _FADE = SAMPLE_RATE // 200  # samples; a piece begins and ends at zero, without 
 _FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 Engine = Literal["wavernn", "griffin-lim"]
+Networks = TypeVar("Networks", bound="BundleNetworks")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,24 +97,18 @@ class Speech:
         )
 
 
-class Face2Voice:
-    """One bundle's networks on one device.
-
-    >>> tts = Face2Voice.load("default")
-    >>> voice = tts.voice_from_face("photo.jpg")
-    >>> tts.speak("Hello there.", voice).save("hello.wav")
-    """
+class BundleNetworks:
+    """One bundle's networks on one device, each read when first needed."""
 
     def __init__(self, bundle: Bundle, device: torch.device):
         self.bundle = bundle
         self.device = device
-        self._parts: dict[type, torch.nn.Module] = {}
+        self._parts: dict[str, torch.nn.Module] = {}
         self._detector: FaceDetector | None = None
-        self._front_end: TextFrontEnd | None = None
 
     @classmethod
-    def load(cls, bundle: str | os.PathLike = "default", device: str = "auto") -> "Face2Voice":
-        """A bundle by name, or a folder laid out like one; each part is read when first needed.
+    def load(cls: type[Networks], bundle: str | os.PathLike = "default", device: str = "auto") -> Networks:
+        """A bundle by name, or a folder laid out like one.
 
         Args:
             device: "auto" (a GPU if there is one), "cpu" or "cuda".
@@ -124,11 +119,31 @@ class Face2Voice:
         """
         return cls(find_bundle(bundle), find_device(device))
 
+    def _part(self, name: str, read: Callable[[Path], torch.nn.Module]) -> torch.nn.Module:
+        if name not in self._parts:
+            self._parts[name] = read(self.bundle.path(name)).to(self.device)
+        return self._parts[name]
+
+    def _own_detector(self) -> FaceDetector:
+        self._detector = self._detector or find_detector(device=self.device)
+        return self._detector
+
+
+class Face2Voice(BundleNetworks):
+    """Face or clip to voice, text and voice to speech.
+
+    >>> tts = Face2Voice.load("default")
+    >>> voice = tts.voice_from_face("photo.jpg")
+    >>> tts.speak("Hello there.", voice).save("hello.wav")
+    """
+
+    _front_end: TextFrontEnd | None = None
+
     def warm_up(self, vocoder: Engine = "wavernn") -> None:
         """Reads what speaking needs and has the vocoder compiled: the first sentence is then as quick as others."""
         self._text()
         if vocoder == "wavernn":
-            self._part(WaveRNN, "vocoder").generate(torch.zeros(audio.N_MELS, 1))
+            self._part("vocoder", WaveRNN.from_checkpoint).generate(torch.zeros(audio.N_MELS, 1))
 
     # ---- voices
 
@@ -153,12 +168,11 @@ class Face2Voice:
         """
         if isinstance(photo, list | tuple):
             return Voice.mix([self.voice_from_face(one, face, detector, legacy_app) for one in photo])
-        self._detector = self._detector or find_detector(device=self.device)
-        crop = crop_from_photo(photo, face, detector or self._detector)
-        encoder = self._part(FaceSpeakerEncoder, "face_encoder")
+        crop = crop_from_photo(photo, face, detector or self._own_detector())
+        encoder = self._part("face_encoder", FaceSpeakerEncoder.from_checkpoint)
         embedding = encoder.embed(faces_to_tensor(crop).to(self.device), legacy_app)
         if self.bundle.find("calibration") and not legacy_app:  # that app had none
-            embedding = self._part(Calibration, "calibration")(embedding)
+            embedding = self._part("calibration", Calibration.from_checkpoint)(embedding)
         return Voice(embedding[0].cpu().numpy(), photo_name(photo))
 
     def voice_from_speech(self, clip: Clip) -> Voice:
@@ -167,7 +181,7 @@ class Face2Voice:
         Raises:
             InputError: the clip cannot be read, is too short or holds no speech.
         """
-        encoder = self._part(SpeechSpeakerEncoder, "speech_encoder")
+        encoder = self._part("speech_encoder", SpeechSpeakerEncoder.from_checkpoint)
         return Voice(encoder.embed(clip), "clip" if isinstance(clip, tuple) else str(clip))
 
     def voice_space(self) -> VoiceSpace:
@@ -248,7 +262,7 @@ class Face2Voice:
         if vocoder == "griffin-lim":
             samples = audio.griffin_lim(mel.numpy(), seed)
         else:
-            samples = self._part(WaveRNN, "vocoder").generate(mel, seed).numpy()
+            samples = self._part("vocoder", WaveRNN.from_checkpoint).generate(mel, seed).numpy()
         samples = np.concatenate([_finish(samples), np.zeros(round(silence * SAMPLE_RATE), np.float32)])
         vocoded = time.perf_counter()
         return Speech(
@@ -264,7 +278,7 @@ class Face2Voice:
         """The first attempt whose attention went through the text, else the last that was made."""
         symbols = self._text().encode(piece.text)
         embedding = torch.from_numpy(voice.embedding)[None]
-        synthesizer = self._part(Tacotron, "synthesizer")
+        synthesizer = self._part("synthesizer", Tacotron.from_checkpoint)
         for attempt in range(_ATTEMPTS):
             (spoken,) = synthesizer.generate([symbols], embedding, [seed + attempt])
             if spoken.finished and attended_in_order(spoken.alignment):
@@ -273,7 +287,7 @@ class Face2Voice:
 
     def _text(self) -> TextFrontEnd:
         if self._front_end is None:
-            dims = self._part(Tacotron, "synthesizer").dims
+            dims = self._part("synthesizer", Tacotron.from_checkpoint).dims
             guesser = self.bundle.find("g2p") if dims.spelling == "phones" else None
             guesser = guesser and LettersToPhones.from_checkpoint(guesser)
             try:
@@ -281,11 +295,6 @@ class Face2Voice:
             except ValueError as error:
                 raise CheckpointError(f"{self.bundle.path('synthesizer')}: cannot be spoken to: {error}") from error
         return self._front_end
-
-    def _part(self, network: type, name: str) -> torch.nn.Module:
-        if network not in self._parts:
-            self._parts[network] = network.from_checkpoint(self.bundle.path(name)).to(self.device)
-        return self._parts[network]
 
 
 def find_device(name: str = "auto") -> torch.device:

@@ -62,6 +62,7 @@ def face_encoder(
         raise InputError(f"no --pair-by {pair_by}: choose person or sex-age")
     if pairs and pair_by != "person":
         raise InputError("--pair-by sex-age is for --corpus: in --pairs faces and voices are of the same people")
+    seconds = seconds_of(max_time)
     from ..finetune import finetune_face_encoder
     from ..pairs import at_most, read_corpora, read_people
 
@@ -77,7 +78,7 @@ def face_encoder(
             steps,
             freeze,
             progress,
-            seconds_of(max_time),
+            seconds,
             learning_rate,
             seed,
             device,
@@ -104,6 +105,7 @@ def _speech(stage: str, what: str) -> Callable[..., None]:
         workers: Workers = 1,
         work: Work = None,
     ) -> None:
+        seconds = seconds_of(max_time)
         from ..finetune import finetune_speech
 
         with _steps(stage, steps) as progress:
@@ -115,7 +117,7 @@ def _speech(stage: str, what: str) -> Callable[..., None]:
                 start,
                 steps,
                 progress,
-                seconds_of(max_time),
+                seconds,
                 learning_rate,
                 batch_size,
                 seed,

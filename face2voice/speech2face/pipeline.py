@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from encoder.audio import Clip
-from encoder.face import Photo, crop_face, faces_to_tensor, find_detector, find_faces, load_photo, photo_name, pick_face
-from face2voice.pipeline import Speech, find_device
-from savedmodels import Bundle, CheckpointError, find_bundle
+from encoder.face import Photo, crop_face, faces_to_tensor, find_faces, load_photo, photo_name, pick_face
+from face2voice.pipeline import BundleNetworks, Speech
+from savedmodels import CheckpointError
 from synthesizer.audio import mel_spectrogram
 
 from .decoder import FaceDecoder
@@ -44,31 +44,12 @@ class Portrait:
         save_picture(self.image, path)
 
 
-class Speech2Face:
-    """One bundle's networks on one device.
+class Speech2Face(BundleNetworks):
+    """Clip or photo to a portrait, photo to a sound.
 
     >>> s2f = Speech2Face.load("default")
     >>> s2f.portrait_from_speech("clip.wav").save("face.png")
     """
-
-    def __init__(self, bundle: Bundle, device: torch.device) -> None:
-        self.bundle = bundle
-        self.device = device
-        self._parts: dict[str, nn.Module] = {}
-        self._detector = None
-
-    @classmethod
-    def load(cls, bundle: str | os.PathLike = "default", device: str = "auto") -> "Speech2Face":
-        """A bundle by name, or a folder laid out like one; each part is read when first needed.
-
-        Args:
-            device: "auto" (a GPU if there is one), "cpu" or "cuda".
-
-        Raises:
-            CheckpointError: no such bundle.
-            InputError: a GPU was asked for and there is none.
-        """
-        return cls(find_bundle(bundle), find_device(device))
 
     # ---- to a portrait
 
@@ -120,8 +101,7 @@ class Speech2Face:
     def feature_from_face(self, photo: Photo, face: int | None = None) -> np.ndarray:
         """The face feature, float32 (features,), of a photo; errors as of `portrait_from_face`."""
         pixels = load_photo(photo)
-        self._detector = self._detector or find_detector(device=self.device)
-        found = pick_face(find_faces(pixels, self._detector), face, photo_name(photo))
+        found = pick_face(find_faces(pixels, self._own_detector()), face, photo_name(photo))
         describer = self._describer()
         if isinstance(describer, FrameDescriptor):  # its own crop is sharper than one cut from a frame
             crops = faces_to_tensor(crop_face(pixels, found)).to(self.device)
@@ -167,11 +147,6 @@ class Speech2Face:
                 raise CheckpointError(f"{path}: takes {wanted} numbers, the bundle's faces have {given}")
             self._parts["describer"] = describer.to(self.device)
         return self._parts["describer"]
-
-    def _part(self, name: str, read) -> nn.Module:
-        if name not in self._parts:
-            self._parts[name] = read(self.bundle.path(name)).to(self.device)
-        return self._parts[name]
 
 
 def similarity(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
