@@ -41,7 +41,7 @@ format: .venv/tests-installed
 	touch $@
 
 .venv/demo-installed: .venv/installed
-	$(PIP) -e .[demo]
+	$(PIP) -e .[demo,train]
 	touch $@
 
 clean:

@@ -70,13 +70,14 @@ class GE2ETask:
             raise InputError("fewer than two speakers; give speech of more people")
 
     def batches(self, epoch: int, seed: int) -> Iterator[list[list[Crop]]]:
-        """Speakers' crops, each speaker as often as it takes to hear about all utterances once."""
+        """Speakers' crops, each speaker as often as it takes to hear his utterances once, while there are
+        others to tell him from."""
         rng = np.random.default_rng((seed, epoch))
-        count, size = len(self.by_speaker), min(self.speakers_per_batch, len(self.by_speaker))
-        rounds = -(-sum(map(len, self.by_speaker)) // (count * self.utterances_per_speaker))
-        for _ in range(rounds):
-            order = rng.permutation(count)
-            for start in range(0, count - size + 1, size):
+        turns = np.array([-(-len(mine) // self.utterances_per_speaker) for mine in self.by_speaker])
+        size = min(self.speakers_per_batch, len(turns))
+        for turn in range(turns.max()):
+            order = rng.permutation(np.flatnonzero(turns > turn))
+            for start in range(0, len(order) - size + 1, size):
                 yield [self._draw(self.by_speaker[i], rng) for i in order[start : start + size]]
 
     def _draw(self, mine: np.ndarray, rng: np.random.Generator) -> list[Crop]:

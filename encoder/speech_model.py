@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from savedmodels import read_checkpoint
 
-from .audio import MELS, PARTIAL_STEP, Clip, load_prepared, partial_mels
+from .audio import MELS, PARTIAL_FRAMES, PARTIAL_STEP, Clip, load_prepared, partial_mels
 
 _BATCH = 32  # partial utterances at once, to bound memory on long clips
 
@@ -38,6 +38,7 @@ class SpeechSpeakerEncoder(nn.Module):
         super().__init__()
         self.dims = dims
         self.lstm = nn.LSTM(dims.mels, dims.hidden, dims.layers, batch_first=True)
+        _remember(self.lstm, PARTIAL_FRAMES)
         self.linear = nn.Linear(dims.hidden, dims.embedding)
         # Scale and offset of the similarities in the GE2E loss (equation 5); part of the published layout.
         self.similarity_weight = nn.Parameter(torch.tensor([10.0]))
@@ -89,6 +90,18 @@ class SpeechSpeakerEncoder(nn.Module):
     def embed(self, source: Clip) -> np.ndarray:
         """The voice of a clip, a path or (samples, rate); InputError as in `audio.load_speech`."""
         return self.embed_utterance(load_prepared(source))
+
+
+@torch.no_grad()
+def _remember(lstm: nn.LSTM, steps: int) -> None:
+    """Sets the gates' biases so that the cells remember for 1 to `steps` steps (Tallec & Ollivier, 2018,
+    section 2): what is read off the last step then tells of the whole partial utterance from the start."""
+    hidden = lstm.hidden_size
+    for layer in range(lstm.num_layers):
+        one, other = getattr(lstm, f"bias_ih_l{layer}"), getattr(lstm, f"bias_hh_l{layer}")
+        forget = torch.empty(hidden).uniform_(1, steps - 1).log()
+        one[:hidden], one[hidden : 2 * hidden] = -forget, forget
+        other[: 2 * hidden] = 0
 
 
 def unit(raw: Tensor) -> Tensor:

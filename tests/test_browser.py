@@ -380,6 +380,24 @@ def test_full_line(browser, tiny_bundle, tmp_path):
         playwright.expect(page.locator("#speak-go")).to_be_enabled(timeout=PATIENCE)
 
 
+def test_finetune(page, clip):
+    pytest.importorskip("lightning", reason="training is not installed: pip install -e .[train]")
+    go_to(page, "Fine-tune")
+    page.locator("#lessons-files input[type=file]").set_input_files([PORTRAIT, clip])
+    page.locator("#lessons-steps input[type=number]").fill("20")
+    page.get_by_label("The person shown and heard agreed to this").check()
+    page.locator("#lessons-go").click()
+    says(page, "#lessons-status", "Done")
+    says(page, "#lessons-curve", "after 20 steps")
+    go_to(page, "Speak")
+    give_photo(page)
+    page.locator("#speak-text textarea").fill("Hello there.")
+    page.locator("#speak-more button").first.click()
+    playwright.expect(page.locator("#speak-bundle input")).to_have_value(re.compile("lesson-"), timeout=PATIENCE)
+    page.locator("#speak-go").click()
+    says(page, "#speak-status", "Done")
+
+
 def test_explore_by_keyboard(page, tts):
     go_to(page, "Explore")
     dots = page.locator(".f2v-dot")

@@ -220,6 +220,17 @@ def test_equal_error_rate():
     assert np.isnan(equal_error_rate(apart[:1], speakers[:1]))
 
 
+@torch.inference_mode()
+def test_a_new_encoder_hears_the_beginning():
+    """Its answer is read off the last step, and there is nothing to learn from what does not reach it."""
+    torch.manual_seed(0)
+    encoder = SpeechSpeakerEncoder(SpeechSpeakerEncoderDims(hidden=32, layers=2, log_mels=True))
+    mel = torch.rand(1, audio.PARTIAL_FRAMES, audio.MELS)
+    other = mel.clone()
+    other[:, : audio.PARTIAL_FRAMES // 8] *= 0.01
+    assert (encoder.raw(mel) - encoder.raw(other)).norm() > 1e-3 * encoder.raw(mel).norm()
+
+
 def test_lessons_survive_a_file(tmp_path, lessons):
     lessons.save(tmp_path / "lessons.npz")
     again = Lessons.load(tmp_path / "lessons.npz")

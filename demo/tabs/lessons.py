@@ -47,13 +47,12 @@ def build(page: Page) -> None:
         sources = [page.upload(one, "file") for one in (given if isinstance(given, list) else [])]
         if not sources or len(sources) > LESSON_FILES:
             raise InputError(f"give 1 to {LESSON_FILES} photos and clips, of both at least one")
-        finetune = _finetune()
         yield {status: bar(0, count, "Looking at the photos and clips …")}
         losses: list[float] = []
         with tempfile.TemporaryDirectory(prefix="face2voice-") as folder:
             sort_in(sources, Path(folder))
             out = Path(tempfile.mkdtemp(prefix="lesson-", dir=page.uploads))
-            result = yield from _followed(finetune, Path(folder), out, count, losses)
+            result = yield from _followed(Path(folder), out, count, losses)
         nearer = ""
         if result.before:
             before, after = result.before["cosine"], result.after["cosine"]
@@ -63,15 +62,17 @@ def build(page: Page) -> None:
             page.lesson: page.studio.adopt(out),
         }
 
-    def _followed(finetune, pairs: Path, out: Path, count: int, losses: list[float]) -> Generator[Updates, None, Any]:
+    def _followed(pairs: Path, out: Path, count: int, losses: list[float]) -> Generator[Updates, None, Any]:
         """Runs the fine-tuning in a thread, so that each step can be shown while it goes on; returns its result."""
         events: queue.Queue = queue.Queue()
 
         def run() -> None:
             try:
+                from face2voice.finetune import finetune_face_encoder  # heavy, and an extra of the package
+
                 # without the studio's turn: it reads networks of its own, and others want to speak meanwhile
                 options = {"start": page.studio.folder(), "steps": count, "work": pairs / "work"}
-                events.put(finetune(pairs, out, **options, progress=lambda *at: events.put(at)))
+                events.put(finetune_face_encoder(pairs, out, **options, progress=lambda *at: events.put(at)))
             except Exception as error:  # raised again where the visitor can be told
                 events.put(error)
 
@@ -110,11 +111,3 @@ def draw_curve(losses: list[float]) -> str:
     if len(losses) > 1:
         ImageDraw.Draw(image).line(list(zip(x, y, strict=True)), fill=ACCENT, width=5, joint="curve")
     return figure(image, "Loss", f"from {losses[0]:.3f} to {losses[-1]:.3f} after {len(losses)} steps")
-
-
-def _finetune():
-    try:
-        from face2voice.finetune import finetune_face_encoder
-    except ImportError as error:
-        raise InputError("fine-tuning is not part of this installation yet: the other tabs work without it") from error
-    return finetune_face_encoder

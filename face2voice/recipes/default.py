@@ -53,7 +53,7 @@ TEXTS = 3600
 DEV_TEXTS = 60  # kept out of the synthesizer's training
 AGE_WIDTH = 8.0  # years; how far apart face and voice may be
 CHARACTER = 4  # directions in which people of one sex and age differ most
-CHARACTER_WIDTH = 0.6  # standard deviations in them; how far apart face and voice may be
+CHARACTER_WIDTH = 0.4  # standard deviations in them; how far apart face and voice may be
 
 SYNTHESIZER = TacotronDims(
     symbols=PHONES.symbols,
