@@ -38,10 +38,15 @@ if not CHROMIUM:
     pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
 
 tiny_bundle, whole_bundle = test_pipeline.bundle, test_demo.whole_bundle
-SERVE = (
-    "import sys; from face2voice import limits; limits.WAITING = int(sys.argv[3])\n"
-    "from demo.server import serve; serve(sys.argv[1], 'cpu', port=int(sys.argv[2]))"
-)
+SERVE = """
+import sys, time
+from face2voice import Face2Voice, limits
+limits.WAITING = int(sys.argv[3])
+speak_piece = Face2Voice._speak_piece
+Face2Voice._speak_piece = lambda *given: time.sleep(float(sys.argv[4])) or speak_piece(*given)
+from demo.server import serve
+serve(sys.argv[1], "cpu", port=int(sys.argv[2]))
+"""
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-default-apps", "--no-first-run", "--mute-audio"),
@@ -52,12 +57,17 @@ MANY = "This sentence is one of many that are all the same. " * 9
 
 
 @contextlib.contextmanager
-def serving(bundle: Path, folder: Path, waiting: int = 16) -> Iterator[str]:
-    """Where a server of its own process listens; when it ends, it has left no files and no complaints."""
+def serving(bundle: Path, folder: Path, waiting: int = 16, seconds: float = 0.0) -> Iterator[str]:
+    """Where a server of its own process listens; when it ends, it has left no files and no complaints.
+
+    Args:
+        waiting: requests that may be in line.
+        seconds: that it takes longer for each sentence.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", SERVE, str(bundle), str(port), str(waiting)]
+    command = [sys.executable, "-c", SERVE, str(bundle), str(port), str(waiting), str(seconds)]
     root, environment = Path(__file__).parents[1], {**os.environ, "TMPDIR": str(folder)}
     server = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
     address = f"http://127.0.0.1:{port}"
@@ -240,19 +250,20 @@ def test_candidates_and_comparison(page):
     assert heard(page, "#compare-first") == heard(page, "#compare-second")
 
 
-def test_cancel(page):
-    give_photo(page)
-    page.locator("#speak-text textarea").fill(MANY)
-    page.locator("#speak-go").click()
-    says(page, "#speak-status", "Sentence 2")
-    page.locator("#speak-cancel").click()
-    says(page, "#speak-status", "Cancelled")
-    page.wait_for_timeout(1500)
-    assert page.locator("#speak-result").count() == 0
-    says(page, "#speak-status", "Cancelled")
-    page.locator("#speak-text textarea").fill("Short.")
-    page.locator("#speak-go").click()
-    says(page, "#speak-status", "Done")
+def test_cancel(browser, whole_bundle, tmp_path):
+    with serving(whole_bundle, tmp_path, seconds=1.0) as address, visiting(browser, address) as page:
+        give_photo(page)
+        page.locator("#speak-text textarea").fill(MANY)
+        page.locator("#speak-go").click()
+        says(page, "#speak-status", "Sentence 2")
+        page.locator("#speak-cancel").click()
+        says(page, "#speak-status", "Cancelled")
+        page.wait_for_timeout(1500)
+        assert page.locator("#speak-result").count() == 0
+        says(page, "#speak-status", "Cancelled")
+        page.locator("#speak-text textarea").fill("Short.")
+        page.locator("#speak-go").click()
+        says(page, "#speak-status", "Done")
 
 
 def test_errors_are_sentences(page):
