@@ -69,6 +69,7 @@ SYNTHESIZER = TacotronDims(
     r=5,
     dropout=0.2,  # half, as published, is more noise than so small a network can spare
 )
+SPEAKING_DROPOUT = 0.1  # clearer still (docs/experiments.md)
 VOCODER = WaveRNNDims(bits=8, rnn=96, fc=96, compute=64, res_out=64, res_blocks=4, prediction_order=16, temperature=0.8)
 SPEECH_ENCODER = SpeechSpeakerEncoderDims(hidden=256, layers=2, log_mels=True)
 FACE_ENCODER = FaceSpeakerEncoderDims(backbone="dlib_resnet", features=128)
@@ -300,7 +301,10 @@ class DefaultRecipe:
                     log.warning("%s: not there, so the bundle goes without; run the step %s", trained, part)
                     continue
                 raise InputError(f"{trained}: not there yet; run the step {part} first")
-            write_checkpoint(self.out / f"{part}.safetensors", network.from_checkpoint(trained), dtype=torch.float16)
+            finished = network.from_checkpoint(trained)
+            if part == "synthesizer":
+                finished.dims = dataclasses.replace(finished.dims, dropout=SPEAKING_DROPOUT)
+            write_checkpoint(self.out / f"{part}.safetensors", finished, dtype=torch.float16)
         self.voices().save(self.out / "voices.npz")
         Bundle(self.out.name, self.out).record()
 
