@@ -416,6 +416,10 @@ class _Learner(LightningModule):
             self._means()
         better = self._evaluate()
         if self.trainer.is_global_zero:
+            # The state comes last: whoever finds it finished finds the network of that step.
+            write_checkpoint(self.run / MODEL_FILE, self.network)
+            if better:
+                write_checkpoint(self.run / BEST_FILE, self.network)
             content = io.BytesIO()
             torch.save(
                 {
@@ -428,9 +432,6 @@ class _Learner(LightningModule):
                 content,
             )
             _write_state(self.run, content.getvalue())
-            write_checkpoint(self.run / MODEL_FILE, self.network)
-            if better:
-                write_checkpoint(self.run / BEST_FILE, self.network)
         self.saved, self.saved_step = time.monotonic(), self.step
 
     def _evaluate(self) -> bool:

@@ -230,6 +230,23 @@ def test_interrupted_at_any_moment_a_training_goes_on(tmp_path, capfd):
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize("written", [24, 25])  # of the 26 networks: the last and the best of 13 steps
+def test_cut_short_in_its_last_save_a_training_goes_on(tmp_path, monkeypatch, written):
+    whole, run = fit(SmallTask(), tmp_path / "whole", EVERY_STEP, hardware=CPU), tmp_path / "run"
+    room, write = iter(range(written)), training.write_checkpoint
+
+    def interrupted(*arguments):
+        if next(room, None) is None:
+            raise Interruption
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "write_checkpoint", interrupted)
+        with pytest.raises(Interruption):
+            fit(SmallTask(), run, EVERY_STEP, hardware=CPU)
+    assert same(fit(SmallTask(), run, EVERY_STEP, hardware=CPU), whole)
+
+
 @pytest.mark.parametrize("fails", ["state", "log"])
 def test_a_full_disk_is_told_and_no_step_saved_is_lost(tmp_path, monkeypatch, fails):
     whole, run = fit(SmallTask(), tmp_path / "whole", EVERY_STEP, hardware=CPU), tmp_path / "run"
