@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from savedmodels import InputError
 from synthesizer import Tacotron, TacotronDims
+from synthesizer.attention import State, attend
 from synthesizer.model import Dropout
 from synthesizer.train import Example, TacotronTask
 from vocoder import WaveRNN, WaveRNNDims
@@ -37,24 +38,23 @@ class PlainTacotron(Tacotron):
     def decode(self, symbols: Tensor, mel: Tensor, voices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         d, decoder = self.dims, self.decoder
         dropout = Dropout(p=self.dims.dropout)
-        text, keys, outside = self._encode(symbols, voices, dropout)
-        location = decoder.attn_net.location_filter()
-        hidden, context, attended = self._start(text)
-        states = [[x.new_zeros(len(x), d.lstm) for _ in range(2)] for x in (text, text)]
+        text, keys, outside, weights = self._encode(symbols, voices, dropout)
+        state = State.start(d.decoder, text)
+        lstm_states = [[x.new_zeros(len(x), d.lstm) for _ in range(2)] for x in (text, text)]
         frame = mel.new_zeros(mel.shape[0], d.mels)
         mels, stops, alignments = [], [], []
         for start in range(0, mel.shape[2], d.r):
-            heard = decoder.prenet(frame, dropout)
-            hidden, context, weights = self._attend(text, keys, outside, location, heard, hidden, context, attended)
-            attended = attended + weights
-            x = decoder.rnn_input(torch.cat([context, hidden], dim=1))
-            for cell, state in zip((decoder.res_rnn1, decoder.res_rnn2), states, strict=True):
-                state[:] = cell(x, tuple(state))
-                x = x + state[0]
+            gates = decoder.gates(decoder.prenet(frame, dropout)[:, None], voices[:, None] * (start > 0))[:, 0]
+            state, alignment = attend(state, gates, text, keys, outside, weights)[:2]
+            context = torch.cat([state.seen, voices], dim=1)
+            x = decoder.rnn_input(torch.cat([context, state.hidden], dim=1))
+            for cell, lstm in zip((decoder.res_rnn1, decoder.res_rnn2), lstm_states, strict=True):
+                lstm[:] = cell(x, tuple(lstm))
+                x = x + lstm[0]
             made, stop = decoder.frames(x, context, d.r)
             mels.append(made)
             stops.append(stop)
-            alignments.append(weights)
+            alignments.append(alignment)
             frame = mel[:, :, start + d.r - 1]
         return torch.cat(mels, dim=2), torch.stack(stops, dim=1), torch.stack(alignments, dim=1)
 

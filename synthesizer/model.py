@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from savedmodels import Checkpoint, CheckpointError, read_checkpoint
 
+from .attention import LocationSensitiveAttention, State, Weights, attend, attend_all
 from .text.symbols import CHARACTERS, PAD, Spelling, SymbolTable
 
 PAD_ID = 0
@@ -196,44 +197,10 @@ class Encoder(nn.Module):
         self.pre_net = PreNet(dims.embedding, dims.encoder)
         self.cbhg = CBHG(dims.encoder_kernels, dims.encoder, dims.encoder, dims.encoder, dims.highways)
 
-    def forward(self, symbols: Tensor, voices: Tensor, lengths: Tensor, dropout: Dropout) -> Tensor:
-        """(B, T) ids, (B, speaker) -> (B, T, encoder + speaker)."""
+    def forward(self, symbols: Tensor, lengths: Tensor, dropout: Dropout) -> Tensor:
+        """(B, T) ids -> (B, T, encoder)."""
         x = self.pre_net(self.embedding(symbols), dropout, lengths.tolist())
-        x = self.cbhg(x.transpose(1, 2), lengths)
-        return torch.cat([x, voices[:, None].expand(-1, x.shape[1], -1)], dim=2)
-
-
-class LocationSensitiveAttention(nn.Module):
-    """Scores from the query, the encoded text and where attention has been so far, summed up."""
-
-    def __init__(self, features: int, filters: int = 32, kernel: int = 31):
-        super().__init__()
-        self.conv = nn.Conv1d(1, filters, kernel, padding=(kernel - 1) // 2)
-        self.L = nn.Linear(filters, features, bias=False)
-        self.W = nn.Linear(features, features)
-        self.v = nn.Linear(features, 1, bias=False)
-
-    def location_filter(self) -> tuple[Tensor, Tensor]:
-        """Convolution and projection as one linear map of a window: (kernel, features), (features,)."""
-        return (self.L.weight @ self.conv.weight[:, 0]).T, self.L.weight @ self.conv.bias
-
-    def forward(
-        self, text: Tensor, query: Tensor, attended: Tensor, outside: Tensor, location: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """Attention weights (B, T).
-
-        Args:
-            text: (B, T, features), encoded and projected.
-            query: (B, features).
-            attended: (B, T), the sum of all weights so far.
-            outside: (B, T), True behind each item's end.
-            location: of `location_filter`, computed once per sequence.
-        """
-        kernel, bias = location
-        margin = kernel.shape[0] // 2
-        windows = F.pad(attended, (margin, margin)).unfold(1, kernel.shape[0], 1)
-        energy = torch.tanh(text + self.W(query)[:, None] + (windows @ kernel + bias))
-        return self.v(energy)[..., 0].masked_fill(outside, -torch.inf).softmax(dim=1)
+        return self.cbhg(x.transpose(1, 2), lengths)
 
 
 class Decoder(nn.Module):
@@ -250,6 +217,12 @@ class Decoder(nn.Module):
         self.res_rnn2 = nn.LSTMCell(dims.lstm, dims.lstm)
         self.mel_proj = nn.Linear(dims.lstm, dims.mels * dims.max_r, bias=False)
         self.stop_proj = nn.Linear(dims.lstm + context, 1)
+
+    def gates(self, heard: Tensor, voices: Tensor) -> Tensor:
+        """What attention's recurrence is told besides the text: (B, steps, prenet), (B, steps, speaker) -> (B, steps,
+        3 decoder). The voice has to be 0 at the very first step, when nothing has been attended to."""
+        told = torch.cat([voices, heard], dim=2)
+        return F.linear(told, self.attn_rnn.weight_ih[:, -told.shape[2] :], self.attn_rnn.bias_ih)
 
     def frames(self, x: Tensor, context: Tensor, r: int) -> tuple[Tensor, Tensor]:
         """(..., lstm), (..., context) -> mel frames (..., mels, r) and stop logits (...,)."""
@@ -295,7 +268,8 @@ class Tacotron(nn.Module):
         """Teacher-forced: each step is told the true frame before it.
 
         Attention does not depend on the two large recurrences behind it, so only attention
-        runs step by step; they run over all steps at once.
+        runs step by step; they run over all steps at once. The published network attends to text and voice
+        side by side; the weights of attention sum to one, so the voice is what it was and need not be.
 
         Args:
             symbols: (B, T) ids, padded with 0.
@@ -313,25 +287,18 @@ class Tacotron(nn.Module):
         if mel.shape[2] % d.r:
             raise ValueError(f"{mel.shape[2]} frames are no multiple of r = {d.r}")
         dropout = Dropout(p=d.dropout)
-        text, keys, outside = self._encode(symbols, voices, dropout)
+        text, keys, outside, weights = self._encode(symbols, voices, dropout)
         go = mel.new_zeros(mel.shape[0], d.mels, 1)
         previous = torch.cat([go, mel[:, :, d.r - 1 : -1 : d.r]], dim=2).transpose(1, 2)
-        heard = decoder.prenet(previous, dropout).unbind(dim=1)
-        location = decoder.attn_net.location_filter()
-        hidden, context, attended = self._start(text)
-        hiddens, contexts, alignments = [], [], []
-        for frame in heard:
-            hidden, context, weights = self._attend(text, keys, outside, location, frame, hidden, context, attended)
-            attended = attended + weights
-            hiddens.append(hidden)
-            contexts.append(context)
-            alignments.append(weights)
-        context = torch.stack(contexts, dim=1)
-        x = decoder.rnn_input(torch.cat([context, torch.stack(hiddens, dim=1)], dim=2))
+        voice = voices[:, None].expand(-1, previous.shape[1], -1)
+        gates = decoder.gates(decoder.prenet(previous, dropout), F.pad(voice[:, 1:], (0, 0, 1, 0)))
+        hidden, seen, alignments = attend_all(gates, text, keys, outside, weights)
+        context = torch.cat([seen, voice], dim=2)
+        x = decoder.rnn_input(torch.cat([context, hidden], dim=2))
         for cell in (decoder.res_rnn1, decoder.res_rnn2):
             x = x + _run_lstm(cell, x)
         made, stop = decoder.frames(x, context, d.r)  # (B, steps, mels, r), (B, steps)
-        return made.transpose(1, 2).flatten(2), stop, torch.stack(alignments, dim=1)
+        return made.transpose(1, 2).flatten(2), stop, alignments
 
     @torch.inference_mode()
     def generate(
@@ -358,27 +325,26 @@ class Tacotron(nn.Module):
         symbols = nn.utils.rnn.pad_sequence([torch.tensor(t) for t in texts], batch_first=True).to(device)
         voices = voices.to(device)
         dropout = Dropout(seeds, d.dropout)
-        text, keys, outside = self._encode(symbols, voices, dropout)
-        location = decoder.attn_net.location_filter()
-        hidden, context, attended = self._start(text)
-        lstm_states = [[hidden.new_zeros(len(texts), d.lstm) for _ in range(2)] for _ in range(2)]
-        frame = hidden.new_zeros(len(texts), d.mels)
+        text, keys, outside, weights = self._encode(symbols, voices, dropout)
+        state = State.start(d.decoder, text)
+        lstm_states = [[text.new_zeros(len(texts), d.lstm) for _ in range(2)] for _ in range(2)]
+        frame = text.new_zeros(len(texts), d.mels)
         limits = (20 * lengths + 200).clamp(max=max_frames)
         ends = limits.clone()  # in frames
         finished = torch.zeros(len(texts), dtype=torch.bool)
         mels, alignments = [], []
         for start in range(0, int(limits.max()), d.r):
-            heard = decoder.prenet(frame, dropout)
-            hidden, context, weights = self._attend(text, keys, outside, location, heard, hidden, context, attended)
-            attended = attended + weights
-            x = decoder.rnn_input(torch.cat([context, hidden], dim=1))
-            for cell, state in zip((decoder.res_rnn1, decoder.res_rnn2), lstm_states, strict=True):
-                state[:] = cell(x, tuple(state))
-                x = x + state[0]
+            gates = decoder.gates(decoder.prenet(frame, dropout)[:, None], voices[:, None] * (start > 0))[:, 0]
+            state, alignment, _ = attend(state, gates, text, keys, outside, weights)
+            context = torch.cat([state.seen, voices], dim=1)
+            x = decoder.rnn_input(torch.cat([context, state.hidden], dim=1))
+            for cell, lstm in zip((decoder.res_rnn1, decoder.res_rnn2), lstm_states, strict=True):
+                lstm[:] = cell(x, tuple(lstm))
+                x = x + lstm[0]
             made, stop = decoder.frames(x, context, d.r)
             frame = made[:, :, -1]
             mels.append(made)
-            alignments.append(weights)
+            alignments.append(alignment)
             if start > _MIN_STOP_FRAME:
                 stopping = (stop.cpu() > 0) & ~finished & (start < limits)
                 ends[stopping] = start + d.r
@@ -398,34 +364,13 @@ class Tacotron(nn.Module):
             for i in range(len(texts))
         ]
 
-    def _encode(self, symbols: Tensor, voices: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor, Tensor]:
-        lengths = (symbols != PAD_ID).sum(dim=1)
-        text = self.encoder(symbols, voices, lengths, dropout)
-        return text, self.encoder_proj(text), symbols == PAD_ID
-
-    def _start(self, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        batch, symbols, context = text.shape
-        return (
-            text.new_zeros(batch, self.dims.decoder),
-            text.new_zeros(batch, context),
-            text.new_zeros(batch, symbols),
-        )
-
-    def _attend(
-        self,
-        text: Tensor,
-        keys: Tensor,
-        outside: Tensor,
-        location: tuple[Tensor, Tensor],
-        heard: Tensor,
-        hidden: Tensor,
-        context: Tensor,
-        attended: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of attention: new hidden (B, decoder), context (B, encoder + speaker), weights (B, T)."""
-        hidden = self.decoder.attn_rnn(torch.cat([context, heard], dim=1), hidden)
-        weights = self.decoder.attn_net(keys, hidden, attended, outside, location)
-        return hidden, (weights[:, None] @ text)[:, 0], weights
+    def _encode(self, symbols: Tensor, voices: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor, Tensor, Weights]:
+        """Text (B, T, encoder), its keys (B, T, decoder), what is outside of it (B, T), and how to attend to it."""
+        decoder, outside = self.decoder, symbols == PAD_ID
+        text = self.encoder(symbols, (~outside).sum(dim=1), dropout)
+        told = torch.cat([text, voices[:, None].expand(-1, text.shape[1], -1)], dim=2)
+        keys = self.encoder_proj(told) + decoder.attn_net.bias()
+        return text, keys, outside, decoder.attn_net.weights(decoder.attn_rnn, text.shape[2])
 
 
 def _mask(lengths: Tensor, size: int) -> Tensor:

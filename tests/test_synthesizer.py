@@ -9,6 +9,7 @@ from synthetic import golden, probe_inputs, published, relative_error, write_pub
 
 from savedmodels import CheckpointError, write_checkpoint
 from synthesizer import Tacotron, TacotronDims, audio
+from synthesizer.attention import State, Weights, attend, attend_all
 from synthesizer.train import Example, TacotronTask
 
 TINY = TacotronDims(
@@ -57,6 +58,29 @@ def test_published_reference(rtvc, monkeypatch):
         "taco_stop": out.stop,
     }.items():
         assert relative_error(ours, golden()[name]) < 1e-4, name
+
+
+def test_gradient_of_attention_is_that_of_its_steps():
+    torch.manual_seed(0)
+    items, places, steps, hidden, text, features, kernel = 2, 5, 4, 3, 4, 6, 3
+    shapes = [(items, steps, 3 * hidden), (items, places, text), (items, places, features), (3 * hidden, text)]
+    shapes += [(3 * hidden, hidden), (3 * hidden,), (features, hidden), (features, kernel), (features,)]
+    values = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    outside = torch.arange(places) >= torch.tensor([[places], [places - 2]])
+    gates, texts, keys, weights = *values[:3], Weights(*values[3:])
+    state, steps_apart = State.start(hidden, texts), []
+    for gate in gates.unbind(dim=1):
+        state, share, _ = attend(state, gate, texts, keys, outside, weights)
+        steps_apart.append((state.hidden, state.seen, share))
+    apart = [torch.stack(x, dim=1) for x in zip(*steps_apart, strict=True)]
+    at_once = attend_all(gates, texts, keys, outside, weights)
+    for one, other in zip(apart, at_once, strict=True):
+        assert torch.equal(one, other)
+        ours, theirs = (
+            torch.autograd.grad(x.square().sum(), values, retain_graph=True, allow_unused=True) for x in (other, one)
+        )
+        for x, y in zip(ours, theirs, strict=True):
+            assert y is None or relative_error(x, y) < 1e-5
 
 
 def test_batch_equals_one_at_a_time(tiny):

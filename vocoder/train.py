@@ -78,7 +78,7 @@ class WaveRNNTask:
         module: WaveRNN,
         recordings: Sequence[Recording],
         batch_size: int = 32,
-        hops: int = 5,
+        hops: int = 8,
         max_noise: float = 3.0,
         frames: Sequence[int] | None = None,
         held_out: Sequence[Recording] = (),
@@ -142,10 +142,13 @@ class WaveRNNTask:
         return inputs, mel, labels
 
     def _cut(self, recording: Recording, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
-        """Samples (prediction_order + hops * hop,) pre-emphasised, mel (80, hops + 2 pad) in [-1, 1]."""
+        """Samples (hops * hop,) pre-emphasised, behind prediction_order + pad * hop of the past if there is
+        linear prediction; mel (80, hops + 2 pad) in [-1, 1]."""
         d = self.module.dims
         frame = segment.frame + self.margin
         start, stop = frame * d.hop, (frame + self.hops) * d.hop
+        if d.prediction_order:
+            start -= d.pad * d.hop
         raw = recording.samples[start - d.prediction_order - 1 : stop].astype(np.float32) / 32768
         samples = (raw[1:] - PREEMPHASIS * raw[:-1]) * 10 ** (segment.gain_db / 20)
         mel = recording.mel[:, frame - d.pad : frame + self.hops + d.pad].astype(np.float32) / 4
@@ -183,10 +186,11 @@ class WaveRNNTask:
         return {"sound": made.numpy()}
 
     def _excitation(self, samples: Tensor, mel: Tensor, batch: Sequence[Segment]) -> tuple[Tensor, Tensor]:
-        """Inputs (B, n, inputs) and labels (B, n) of a generation that is forced back to the true waveform."""
+        """Inputs (B, n, inputs) and labels (B, n) of a generation that is forced back to the true waveform.
+        It begins where the padding does, so that the first samples too have a pitch period behind them."""
         d = self.module.dims
-        # frames of the segment's first to last sample: the padding's share is left out
-        known = predict(mel[:, :, d.pad : mel.shape[2] - d.pad + 1], d.prediction_order, d.hop)
+        past = d.pad * d.hop
+        known = predict(mel[:, :, : mel.shape[2] - d.pad + 1], d.prediction_order, d.hop)
         inputs, labels = _force(
             samples.numpy(),
             *(x.numpy() for x in known),
@@ -196,7 +200,7 @@ class WaveRNNTask:
             d.bits,
             np.array([segment.seed for segment in batch]),
         )
-        return torch.from_numpy(inputs), torch.from_numpy(labels)
+        return torch.from_numpy(inputs[:, past:].copy()), torch.from_numpy(labels[:, past:].copy())
 
 
 @numba.njit(cache=True, fastmath=True)

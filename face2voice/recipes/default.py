@@ -24,6 +24,7 @@ from encoder.dlib_resnet import read_dlib_dat
 from encoder.face import crop_from_photo, faces_to_tensor, find_detector
 from encoder.train import ProjectionTask
 from face2voice.corpora import Utterance, read_manifest
+from face2voice.evaluation.material import KEPT_OUT
 from face2voice.likeness import mean_voice
 from face2voice.speech2face.decoder import FaceDecoder, FaceDecoderDims
 from face2voice.speech2face.face2speech import VoiceDecoder
@@ -201,14 +202,14 @@ class DefaultRecipe:
         return self._fit("synthesizer", task, learning_rate)
 
     def vocoder(self) -> Path:
-        """WaveRNN on a third of the bank and of the real speech."""
+        """WaveRNN on a third of the bank and on the real speech, but for what `evaluate` copies."""
         features = self.features()
         recordings = [
             Recording(sf.read(utterance.audio, dtype="int16")[0], features.mel(i))
             for i, utterance in enumerate(self.bank())
             if i % 3 == 0
         ]
-        for path in sorted((self.data / "speech" / "LibriSpeech").rglob("*.flac"))[20::3]:
+        for path in sorted((self.data / "speech" / "LibriSpeech").rglob("*.flac"))[KEPT_OUT:]:
             samples, _ = sf.read(path, dtype="int16")
             recordings.append(Recording(samples, mel_spectrogram(samples / 32768).astype(np.float16)))
         network = self._network(WaveRNN, VOCODER, "vocoder")
