@@ -34,8 +34,9 @@ class TacotronDims:
         r: mel frames made by one decoder step.
         max_r: frames the output layer has weights for; a smaller r uses the first r.
         quiet: trailing frames whose every band is below this level are cut.
-        dropout: share of the prenets' values that are dropped, in training and in speaking. Less of it
-            is less noise in the mel, more of it keeps a shaky attention moving.
+        dropout: share of the prenets' values that are dropped in training.
+        speaking_dropout: the same in speaking. Less of it is less noise in the mel, more of it keeps a shaky
+            attention moving.
     """
 
     symbols: tuple[str, ...] = CHARACTERS.symbols
@@ -54,6 +55,7 @@ class TacotronDims:
     r: int = 2
     quiet: float = -3.4
     dropout: float = 0.5
+    speaking_dropout: float = 0.5
 
     def __post_init__(self) -> None:
         if not 1 <= self.r <= self.max_r:
@@ -324,7 +326,7 @@ class Tacotron(nn.Module):
         lengths = torch.tensor([len(text) for text in texts])
         symbols = nn.utils.rnn.pad_sequence([torch.tensor(t) for t in texts], batch_first=True).to(device)
         voices = voices.to(device)
-        dropout = Dropout(seeds, d.dropout)
+        dropout = Dropout(seeds, d.speaking_dropout)
         text, keys, outside, weights = self._encode(symbols, voices, dropout)
         state = State.start(d.decoder, text)
         lstm_states = [[text.new_zeros(len(texts), d.lstm) for _ in range(2)] for _ in range(2)]

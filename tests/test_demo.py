@@ -414,7 +414,7 @@ def test_examples_for_programs_run(address, clip, tmp_path, monkeypatch):
     (tmp_path / "clip.wav").write_bytes(clip.read_bytes())
     monkeypatch.chdir(tmp_path)
     readme = README.read_text()
-    examples = re.findall(r"```(python|sh)\n(.*?)```", about.PROGRAMS.replace("NAME", "f40-rms-11"), re.DOTALL)
+    examples = re.findall(r"```(python|sh)\n(.*?)```", about.PROGRAMS.replace("NAME", "f44-rms-09"), re.DOTALL)
     assert [kind for kind, _ in examples] == ["python", "sh"]
     for kind, example in examples:
         assert example in readme

@@ -71,7 +71,12 @@ def build(page: Page) -> None:
                 from face2voice.finetune import finetune_face_encoder  # heavy, and an extra of the package
 
                 # without the studio's turn: it reads networks of its own, and others want to speak meanwhile
-                options = {"start": page.studio.folder(), "steps": count, "work": pairs / "work"}
+                options = {
+                    "start": page.studio.folder(),
+                    "steps": count,
+                    "work": pairs / "work",
+                    "device": page.studio.device,
+                }
                 events.put(finetune_face_encoder(pairs, out, **options, progress=lambda *at: events.put(at)))
             except Exception as error:  # raised again where the visitor can be told
                 events.put(error)
