@@ -1,4 +1,11 @@
-"""The order of the tests."""
+"""The order of the tests, and what they start from."""
+
+import signal
+
+
+def pytest_configure():
+    """Ctrl-C interrupts, also where the tests run behind a shell that has it ignored, and in all that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
