@@ -213,9 +213,8 @@ class DefaultRecipe:
             samples, _ = sf.read(path, dtype="int16")
             recordings.append(Recording(samples, mel_spectrogram(samples / 32768).astype(np.float16)))
         network = self._network(WaveRNN, VOCODER, "vocoder")
-        return self._fit(
-            "vocoder", WaveRNNTask(network, recordings, batch_size=64), 1e-3 if self.start else 3e-3, clip=4.0
-        )
+        task = WaveRNNTask(network, recordings, batch_size=64)
+        return self._fit("vocoder", task, 1e-3 if self.start else 3e-3, clip=4.0)
 
     def speech_encoder(self) -> Path:
         """A smaller GE2E encoder that answers as the published one does."""
@@ -304,8 +303,7 @@ class DefaultRecipe:
                     log.warning("%s: not there, so the bundle goes without; run the step %s", trained, part)
                     continue
                 raise InputError(f"{trained}: not there yet; run the step {part} first")
-            finished = network.from_checkpoint(trained)
-            write_checkpoint(self.out / f"{part}.safetensors", finished, dtype=torch.float16)
+            write_checkpoint(self.out / f"{part}.safetensors", network.from_checkpoint(trained), dtype=torch.float16)
         self.voices().save(self.out / "voices.npz")
         Bundle(self.out.name, self.out).record()
 
