@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from savedmodels import InputError
 from synthesizer import Tacotron, TacotronDims
-from synthesizer.attention import State, attend
 from synthesizer.model import Dropout
 from synthesizer.train import Example, TacotronTask
 from vocoder import WaveRNN, WaveRNNDims
@@ -36,26 +35,16 @@ class PlainTacotron(Tacotron):
     """The same numbers, with all of the decoder inside the loop over its steps, as it was published."""
 
     def decode(self, symbols: Tensor, mel: Tensor, voices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        d, decoder = self.dims, self.decoder
-        dropout = Dropout(p=self.dims.dropout)
-        text, keys, outside, weights = self._encode(symbols, voices, dropout)
-        state = State.start(d.decoder, text)
-        lstm_states = [[x.new_zeros(len(x), d.lstm) for _ in range(2)] for x in (text, text)]
-        frame = mel.new_zeros(mel.shape[0], d.mels)
+        r, dropout, state = self.dims.r, Dropout(p=self.dims.dropout), None
+        encoded = self._encode(symbols, voices, dropout)
+        frame = torch.zeros_like(mel[:, :, 0])
         mels, stops, alignments = [], [], []
-        for start in range(0, mel.shape[2], d.r):
-            gates = decoder.gates(decoder.prenet(frame, dropout)[:, None], voices[:, None] * (start > 0))[:, 0]
-            state, alignment = attend(state, gates, text, keys, outside, weights)[:2]
-            context = torch.cat([state.seen, voices], dim=1)
-            x = decoder.rnn_input(torch.cat([context, state.hidden], dim=1))
-            for cell, lstm in zip((decoder.res_rnn1, decoder.res_rnn2), lstm_states, strict=True):
-                lstm[:] = cell(x, tuple(lstm))
-                x = x + lstm[0]
-            made, stop = decoder.frames(x, context, d.r)
+        for start in range(0, mel.shape[2], r):
+            made, stop, alignment, state = self.decoder.step(frame, voices, state, encoded, dropout, r)
             mels.append(made)
             stops.append(stop)
             alignments.append(alignment)
-            frame = mel[:, :, start + d.r - 1]
+            frame = mel[:, :, start + r - 1]
         return torch.cat(mels, dim=2), torch.stack(stops, dim=1), torch.stack(alignments, dim=1)
 
 

@@ -98,6 +98,12 @@ class Spoken(NamedTuple):
     finished: bool
 
 
+# Text (B, T, encoder), its keys (B, T, decoder), what is outside of it (B, T), and how to attend to it.
+Encoded = tuple[Tensor, Tensor, Tensor, Weights]
+# Attention's, and hidden and cell of each of the two recurrences behind it, (B, lstm) all.
+DecoderState = tuple[State, tuple[tuple[Tensor, Tensor], ...]]
+
+
 class Dropout:
     """Masks of the prenet's dropout, one stream of random numbers per item.
 
@@ -231,6 +237,25 @@ class Decoder(nn.Module):
         mel = self.mel_proj(x).unflatten(-1, (self.mels, self.max_r))[..., :r]
         return mel, self.stop_proj(torch.cat([x, context], dim=-1))[..., 0]
 
+    def step(
+        self, frame: Tensor, voices: Tensor, state: DecoderState | None, encoded: Encoded, dropout: Dropout, r: int
+    ) -> tuple[Tensor, Tensor, Tensor, DecoderState]:
+        """One step: the frame before it (B, mels) and the state that the step before left, None at the very first,
+        to mel frames (B, mels, r), stop logits (B,), weights of attention (B, T) and the new state."""
+        text, keys, outside, weights = encoded
+        gates = self.gates(self.prenet(frame, dropout)[:, None], voices[:, None] * (state is not None))[:, 0]
+        if state is None:
+            blank = text.new_zeros(len(text), self.res_rnn1.hidden_size)
+            state = State.start(self.attn_rnn.hidden_size, text), ((blank, blank), (blank, blank))
+        attention, alignment, _ = attend(state[0], gates, text, keys, outside, weights)
+        context = torch.cat([attention.seen, voices], dim=1)
+        x = self.rnn_input(torch.cat([context, attention.hidden], dim=1))
+        cells = []
+        for cell, before in zip((self.res_rnn1, self.res_rnn2), state[1], strict=True):
+            cells.append(cell(x, before))
+            x = x + cells[-1][0]
+        return *self.frames(x, context, r), alignment, (attention, tuple(cells))
+
 
 class Tacotron(nn.Module):
     """Symbols and a voice to a mel spectrogram.
@@ -321,29 +346,21 @@ class Tacotron(nn.Module):
             max_frames: where to cut off; also at 20 frames a symbol plus 200, which no one
                 who speaks reaches.
         """
-        d, decoder = self.dims, self.decoder
+        d = self.dims
         device = self.post_proj.weight.device
         lengths = torch.tensor([len(text) for text in texts])
         symbols = nn.utils.rnn.pad_sequence([torch.tensor(t) for t in texts], batch_first=True).to(device)
         voices = voices.to(device)
         dropout = Dropout(seeds, d.speaking_dropout)
-        text, keys, outside, weights = self._encode(symbols, voices, dropout)
-        state = State.start(d.decoder, text)
-        lstm_states = [[text.new_zeros(len(texts), d.lstm) for _ in range(2)] for _ in range(2)]
-        frame = text.new_zeros(len(texts), d.mels)
+        encoded = self._encode(symbols, voices, dropout)
+        state = None
+        frame = voices.new_zeros(len(texts), d.mels)
         limits = (20 * lengths + 200).clamp(max=max_frames)
         ends = limits.clone()  # in frames
         finished = torch.zeros(len(texts), dtype=torch.bool)
         mels, alignments = [], []
         for start in range(0, int(limits.max()), d.r):
-            gates = decoder.gates(decoder.prenet(frame, dropout)[:, None], voices[:, None] * (start > 0))[:, 0]
-            state, alignment, _ = attend(state, gates, text, keys, outside, weights)
-            context = torch.cat([state.seen, voices], dim=1)
-            x = decoder.rnn_input(torch.cat([context, state.hidden], dim=1))
-            for cell, lstm in zip((decoder.res_rnn1, decoder.res_rnn2), lstm_states, strict=True):
-                lstm[:] = cell(x, tuple(lstm))
-                x = x + lstm[0]
-            made, stop = decoder.frames(x, context, d.r)
+            made, stop, alignment, state = self.decoder.step(frame, voices, state, encoded, dropout, d.r)
             frame = made[:, :, -1]
             mels.append(made)
             alignments.append(alignment)
@@ -366,8 +383,7 @@ class Tacotron(nn.Module):
             for i in range(len(texts))
         ]
 
-    def _encode(self, symbols: Tensor, voices: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor, Tensor, Weights]:
-        """Text (B, T, encoder), its keys (B, T, decoder), what is outside of it (B, T), and how to attend to it."""
+    def _encode(self, symbols: Tensor, voices: Tensor, dropout: Dropout) -> Encoded:
         decoder, outside = self.decoder, symbols == PAD_ID
         text = self.encoder(symbols, (~outside).sum(dim=1), dropout)
         told = torch.cat([text, voices[:, None].expand(-1, text.shape[1], -1)], dim=2)

@@ -15,6 +15,7 @@ from .audio import MAX_LEVEL
 from .model import PAD_ID, Tacotron
 
 _MAX_SHOWN = 400  # frames
+_ENVELOPE_BANDS = 8
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -48,6 +49,8 @@ class TacotronTask:
         own_frames: chance that a step is told the network's own frame in place of the true one. Told
             true frames alone, it speaks by itself far worse than the loss suggests. All its own
             frames come from one pass beforehand (Duckworth et al., 2019, Parallel Scheduled Sampling).
+        envelope: weight of the squared error of means over `_ENVELOPE_BANDS` bands, of which formants are made.
+            Most of the error of single bands is noise and harmonics, which no text foretells.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class TacotronTask:
         schedule: Sequence[tuple[float, int]] = ((0.0, 5),),
         guide_width: float = 0.25,
         own_frames: float = 0.0,
+        envelope: float = 0.0,
         frames: Sequence[int] | None = None,
         held_out: Sequence[Example] = (),
     ):
@@ -71,6 +75,7 @@ class TacotronTask:
         self.schedule = schedule
         self.guide_width = guide_width
         self.own_frames = own_frames
+        self.envelope = envelope
 
     def batches(self, epoch: int, seed: int) -> Iterator[list[int]]:
         """Indices of examples, each once, in an order that depends on seed and epoch alone; a batch
@@ -107,12 +112,18 @@ class TacotronTask:
         out = self.module(symbols, told, voices, lengths)
         frames = (torch.arange(mel.shape[2], device=mel.device) < lengths[:, None]).float()
         weight = frames[:, None] / (_mean_over_processes(frames.sum()) * mel.shape[1])
-        decoder = ((out.mel - mel).square() + (out.mel - mel).abs()).mul(weight).sum()
-        post = (out.post_mel - mel).square().mul(weight).sum()
+        off, post_off = out.mel - mel, out.post_mel - mel
+        decoder = (off.square() + off.abs()).mul(weight).sum()
+        post = post_off.square().mul(weight).sum()
         stop = _stop_loss(out.stop, lengths, r)
         guide = self._guide(out.alignments, symbols, lengths, r)
         parts = {"mel": decoder, "post": post, "stop": stop, "guide": guide}
-        return decoder + post + stop + 2.0 * guide, {k: v.detach() for k, v in parts.items()}
+        loss = decoder + post + stop + 2.0 * guide
+        if self.envelope:
+            broad = envelope_error(off) + envelope_error(post_off)
+            parts["envelope"] = (broad * frames).sum() / _mean_over_processes(frames.sum())
+            loss = loss + self.envelope * parts["envelope"]
+        return loss, {k: v.detach() for k, v in parts.items()}
 
     @torch.inference_mode()
     def evaluate(self) -> dict[str, float]:
@@ -167,6 +178,11 @@ def _whole_steps(mel: Tensor, lengths: Tensor, r: int) -> tuple[Tensor, Tensor]:
     the stop output needs something to fire on."""
     frames = (mel.shape[2] // r + 1) * r
     return F.pad(mel, (0, frames - mel.shape[2]), value=-MAX_LEVEL), (lengths // r + 1) * r
+
+
+def envelope_error(off: Tensor) -> Tensor:
+    """(B, mels, frames) -> (B, frames): the mean square of means over neighbouring bands."""
+    return off.unfold(1, _ENVELOPE_BANDS, _ENVELOPE_BANDS // 2).mean(dim=3).square().mean(dim=1)
 
 
 def _stop_loss(stop: Tensor, lengths: Tensor, r: int) -> Tensor:

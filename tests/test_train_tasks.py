@@ -28,7 +28,7 @@ from face2voice.stages import STAGES, Records
 from face2voice.training import BEST_FILE, STATE_FILE, Hardware, Schedule, fit
 from savedmodels import InputError
 from synthesizer import Tacotron
-from synthesizer.train import Example, TacotronTask
+from synthesizer.train import Example, TacotronTask, envelope_error
 from vocoder import WaveRNN, WaveRNNDims
 from vocoder.train import Recording, WaveRNNTask
 
@@ -195,6 +195,12 @@ def voice_encoder_task():
     )
     weights = VoiceEncoderLoss(decoder=0, normalised=1, distillation=0)
     return VoiceEncoderTask(module, clips, faces, np.eye(8), weights=weights, batch_size=8)
+
+
+def test_envelope_error_overlooks_what_cancels_among_neighbours():
+    ripple = torch.tensor([1.0, -1.0]).repeat(40)[None, :, None]
+    assert envelope_error(ripple).item() == 0
+    assert envelope_error(ripple + 0.5).item() == pytest.approx(0.25)
 
 
 def test_voice_encoder_learns_eight_clips(tmp_path):

@@ -70,6 +70,14 @@ def test_engines_are_one_network(mode):
     assert (one - other).abs().median() < 1e-4
 
 
+def test_compiled_tanh_and_exp():
+    x = np.linspace(-12, 12, 2001, dtype=np.float32)
+    assert np.allclose([sequential._tanh(v) for v in x], np.tanh(x), atol=1e-6)
+    x = np.linspace(-15, 0, 2001, dtype=np.float32)
+    assert np.allclose([sequential._exp_of_negative(v) for v in x], np.exp(x), rtol=4e-5, atol=0)
+    assert sequential._exp_of_negative(np.float32(-1e9)) < 1e-17
+
+
 def test_generation_agrees_with_teacher_forcing():
     """Draws that are nearly certain, told to the network again, are what it finds most likely."""
     torch.manual_seed(0)

@@ -68,7 +68,7 @@ SYNTHESIZER = TacotronDims(
     highways=2,
     max_r=5,
     r=5,
-    dropout=0.2,  # half, as published, is more noise than so small a network can spare
+    dropout=0.1,  # half, as published, is more noise than so small a network can spare
     speaking_dropout=0.1,  # clearer still (docs/experiments.md)
 )
 VOCODER = WaveRNNDims(bits=8, rnn=96, fc=96, compute=64, res_out=64, res_blocks=4, prediction_order=16, temperature=0.8)
@@ -194,11 +194,11 @@ class DefaultRecipe:
     def synthesizer(self) -> Path:
         """Tacotron on the bank."""
         if self.start:  # it has its alignment
-            schedule, learning_rate = ((0.0, 3), (0.5, 2)), 6e-4
+            schedule, learning_rate = ((0.0, 2),), 6e-4
         else:
             schedule, learning_rate = ((0.0, 5), (0.2, 4), (0.4, 3), (0.8, 2)), 1e-3
         network = self._network(Tacotron, SYNTHESIZER, "synthesizer")
-        task = TacotronTask(network, self._examples(), schedule=schedule, own_frames=0.7)
+        task = TacotronTask(network, self._examples(), schedule=schedule, own_frames=0.7, envelope=4.0)
         return self._fit("synthesizer", task, learning_rate)
 
     def vocoder(self) -> Path:
