@@ -207,6 +207,7 @@ def _synthesizer(stage: Stage, data: Prepared, options: Options) -> Task:
         options.batch_size or 32,
         own if options.start else schedules.get(options.size, own),
         own_frames=0.7,
+        envelope=4.0,
         frames=[data.entries[i].length for i in learned],
         held_out=Records(data, apart, example),
     )

@@ -1,7 +1,6 @@
 """Each network's task learns eight examples by heart; what the losses compute."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 import numpy as np
@@ -298,21 +297,19 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path, make_task):
 
 
 def recordings(count=8):
-    """Waves so slow that a sample tells the next, and so quiet that the narrowest logistic holds them."""
+    """Waves so slow that a sample tells the next."""
     waves = [(100 * np.sin(np.arange(600) / (60 + 5 * i))).astype(np.int16) for i in range(count)]
     return [Recording(wave, np.zeros((80, 31), np.float16)) for wave in waves]
 
 
-@pytest.mark.parametrize("mode, rate, share", [("RAW", 0.02, 0.1), ("MOL", 0.006, 0.2)])
+@pytest.mark.parametrize("mode, rate, share", [("RAW", 0.02, 0.1), ("MOL", 0.006, 0.5)])
 def test_wavernn_learns_eight_recordings(tmp_path, mode, rate, share):
-    """To a tenth; a density, which has no zero to fall to, to a fifth of its way to the least it can be."""
+    """To a tenth; of the mixture's 65,536 levels, to half: a tenth would be to tell one level from the next."""
     torch.manual_seed(0)
     module = WaveRNN(dataclasses.replace(TINY_WAVERNN, mode=mode, mixtures=2, upsample=(4, 5)))
     task = WaveRNNTask(module, recordings(), batch_size=8, hops=2, held_out=recordings(2))
     before, after = learn(task, tmp_path, steps=200, learning_rate=rate)
-    # The narrowest logistic that the loss lets through spreads over some 120 of the 16-bit levels.
-    floor = math.log(4 * math.exp(-7.0) * 65535 / 2) if mode == "MOL" else 0.0
-    assert after - floor < share * (before - floor)
+    assert after < share * before
     assert task.evaluate()["held_out_nats"] > 0
     assert task.show()["sound"].ndim == 1
 

@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .linear_prediction import PITCH_PERIODS, Prediction
-from .mu_law import label_to_coded, mu_law_expand
+from .mu_law import MIN_LOG_SCALE, label_to_coded, mu_law_expand
 
 _BLOCK = 250  # samples whose random numbers and conditioning are prepared at once
-_MOL_MIN_LOG_SCALE = -7.0  # e**-7 of full scale: narrower is finer than 9 bits
 
 
 def draw(
@@ -139,5 +138,5 @@ def _pick(outputs: Tensor, noise: Tensor, dims) -> Tensor:
     cumulated = logits.softmax(dim=1).cumsum(dim=1)
     which = (cumulated < noise[:, :1] * cumulated[:, -1:]).sum(dim=1, keepdim=True)
     u = noise[:, 1:].clamp(1e-5, 1 - 1e-5)
-    scale = log_scales.gather(1, which).clamp(min=_MOL_MIN_LOG_SCALE).exp()
+    scale = log_scales.gather(1, which).clamp(min=MIN_LOG_SCALE).exp()
     return (means.gather(1, which) + scale * (u.log() - (1 - u).log()))[:, 0].clamp(-1, 1)

@@ -16,7 +16,7 @@ from savedmodels import InputError
 
 from .linear_prediction import PITCH_PERIODS, predict
 from .model import WaveRNN
-from .mu_law import PREEMPHASIS, label_to_coded, mu_law_encode
+from .mu_law import MIN_LOG_SCALE, PREEMPHASIS, label_to_coded, mu_law_encode
 
 _MAX_GAIN_DB = 6.0
 
@@ -256,7 +256,7 @@ def logistic_mixture_loss(outputs: Tensor, samples: Tensor, half_bin: float = 1 
         mean negative log-likelihood in nats of a 16-bit level.
     """
     logits, means, log_scales = outputs.unflatten(-1, (3, -1)).unbind(dim=-2)
-    log_scales = log_scales.clamp(min=-7.0)
+    log_scales = log_scales.clamp(min=MIN_LOG_SCALE)
     centred = samples[..., None] - means
     inverse = torch.exp(-log_scales)
     above, below = inverse * (centred + half_bin), inverse * (centred - half_bin)
