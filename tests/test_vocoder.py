@@ -11,13 +11,14 @@ from synthesizer import audio
 from vocoder import WaveRNN, WaveRNNDims, linear_prediction, sequential
 from vocoder.folding import fold, unfold
 from vocoder.mu_law import label_to_coded, mu_law_encode, mu_law_expand
+from vocoder.refinement import refine
 from vocoder.train import Recording, WaveRNNTask, logistic_mixture_loss
 
 SMALL = {"rnn": 8, "fc": 8, "compute": 8, "res_out": 8, "res_blocks": 1}
 MODES = {
     "raw": WaveRNNDims(**SMALL, bits=6),
     "mol": WaveRNNDims(**SMALL, mode="MOL", mixtures=2),
-    "prediction": WaveRNNDims(**SMALL, bits=6, prediction_order=8, pitch_reach=2),
+    "prediction": WaveRNNDims(**SMALL, bits=6, prediction_order=8, pitch_reach=2, refinements=2),
 }
 
 
@@ -130,6 +131,26 @@ def test_prediction_leaves_a_small_unit_excitation():
 def test_prediction_hears_the_mel_as_the_synthesizer_makes_it():
     for name in ("SAMPLE_RATE", "N_FFT", "F_MIN", "F_MAX", "MIN_DB", "REFERENCE_DB"):
         assert getattr(linear_prediction, name) == getattr(audio, name)
+
+
+def test_refinement_brings_the_mel_that_was_asked_for():
+    """Noise becomes a chord of its spectrum; what has that spectrum already stays."""
+    at = np.arange(8000) / 16_000
+    chord = sum(np.sin(2 * np.pi * f * at) for f in (220, 900, 2500)) / 10
+    chord[2000:4000] = 0
+    mel = audio.mel_spectrogram(lfilter([1.0], [1.0, -audio.PREEMPHASIS], chord))
+    noise = np.random.default_rng(0).normal(size=8000) / 10
+
+    def off(samples):
+        made = audio.mel_spectrogram(lfilter([1.0], [1.0, -audio.PREEMPHASIS], samples))
+        return np.abs(made - mel).mean()
+
+    def refined(samples, rounds):
+        return refine(torch.from_numpy(samples).float(), torch.from_numpy(mel) / 4, 200, rounds).numpy()
+
+    assert off(refined(noise, 10)) < 0.2 * off(noise)
+    assert np.abs(refined(chord, 3) - chord).max() < 1e-3
+    assert np.array_equal(refined(noise, 0), noise.astype(np.float32))
 
 
 def test_round_trip_and_wrong_network(model, tmp_path):

@@ -97,7 +97,7 @@ def _levinson(lags: Tensor) -> tuple[Tensor, Tensor]:
 def _maps(bands: int, order: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mel decibels to decibels per frequency bin (last row: offset), power to lags, lag window, and
     harmonics to the likelihood of each period."""
-    filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=bands, fmin=F_MIN, fmax=F_MAX)
+    filters = mel_filters(bands)
     bins = np.arange(N_FFT // 2 + 1)
     centres = filters @ bins / filters.sum(axis=1)
     interpolation = np.stack([np.interp(bins, centres, row) for row in np.eye(bands)])  # (bands, bins)
@@ -112,3 +112,8 @@ def _maps(bands: int, order: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     combs = np.cos(2 * np.pi * np.outer(bins[:low], periods) / N_FFT) * np.hanning(2 * low)[low:, None]
     maps = (np.vstack([interpolation, offset]), cosines, window, combs)
     return tuple(torch.from_numpy(x).float() for x in maps)
+
+
+def mel_filters(bands: int) -> np.ndarray:
+    """(bands, 401) Slaney filter bank with area normalisation."""
+    return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=bands, fmin=F_MIN, fmax=F_MAX)

@@ -21,6 +21,7 @@ from savedmodels import Checkpoint, CheckpointError, read_checkpoint
 from . import folding, sequential
 from .linear_prediction import predict
 from .mu_law import PREEMPHASIS
+from .refinement import refine
 
 _WIDEST_SEQUENTIAL = 256  # units; beyond, a step's weights no longer fit a core's cache
 
@@ -36,8 +37,9 @@ class WaveRNNDims:
         upsample: factors whose product is the hop.
         prediction_order: of the linear predictor; 0 models the waveform itself.
         excitation_range: standard deviations of the excitation that the mu-law covers.
-        temperature: of the draws in mode RAW; below 1 they keep to what is likely, which takes
-            noise out of voiced sound.
+        temperature: of the draws in mode RAW; below 1 they keep to what is likely.
+        refinements: rounds of `refinement.refine` that a drawn waveform goes through; the mel spectrogram has to be
+            the one that `linear_prediction` describes.
         pitch_reach: with linear prediction, how many samples on either side of the place one
             pitch period ago the network is shown.
     """
@@ -57,6 +59,7 @@ class WaveRNNDims:
     prediction_order: int = 0
     excitation_range: float = 16.0
     temperature: float = 1.0
+    refinements: int = 0
     pitch_reach: int = 4
 
     def __post_init__(self) -> None:
@@ -248,6 +251,7 @@ class WaveRNN(nn.Module):
             drawn = sequential.draw(self, mels, features, known, seed, progress)
         else:
             drawn = folding.draw(self, mels, features, known, seed, target, overlap, progress)
+        drawn = refine(drawn, mel, d.hop, d.refinements)
         restored = lfilter([1.0], [1.0, -PREEMPHASIS], drawn.cpu().numpy())
         return torch.from_numpy(restored).float().clamp(-1, 1)
 

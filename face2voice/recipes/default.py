@@ -71,7 +71,7 @@ SYNTHESIZER = TacotronDims(
     dropout=0.1,  # half, as published, is more noise than so small a network can spare
     speaking_dropout=0.1,  # none is no clearer (docs/experiments.md)
 )
-VOCODER = WaveRNNDims(bits=8, rnn=96, fc=96, compute=64, res_out=64, res_blocks=4, prediction_order=16, temperature=0.8)
+VOCODER = WaveRNNDims(bits=8, rnn=96, fc=96, compute=64, res_out=64, res_blocks=4, prediction_order=16, refinements=10)
 SPEECH_ENCODER = SpeechSpeakerEncoderDims(hidden=256, layers=2, log_mels=True)
 FACE_ENCODER = FaceSpeakerEncoderDims(backbone="dlib_resnet", features=128)
 
