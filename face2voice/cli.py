@@ -214,6 +214,7 @@ def recipe_default(
     start: Annotated[
         Path | None, typer.Option("--from", help="Bundle whose synthesizer and vocoder learn on, in place of new ones.")
     ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) of each training.")] = 1,
     only: Annotated[str | None, typer.Option(help="One step: " + ", ".join(RECIPE_STEPS))] = None,
 ) -> None:
     """Make the default bundle: voice bank, four trainings, weights. Resumes."""
@@ -223,7 +224,7 @@ def recipe_default(
     from .recipes.default import DefaultRecipe
 
     steps = DefaultRecipe(
-        data.absolute(), work.absolute(), out.absolute(), minutes * 60, seed, start and start.absolute()
+        data.absolute(), work.absolute(), out.absolute(), minutes * 60, seed, start and start.absolute(), devices
     )
     getattr(steps, only)() if only else steps.run()
 

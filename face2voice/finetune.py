@@ -216,9 +216,11 @@ def finetune_speech(
         steps = 2000
     rate = learning_rate or chosen.learning_rate / 10
     limit = math.inf if steps is None else steps
-    schedule = Schedule(seconds, rate, _warmup(steps), clip=chosen.clip, steps=limit, patience=10)
+    schedule = Schedule(
+        seconds, rate, _warmup(steps), clip=chosen.clip, steps=limit, patience=10, optimizer=chosen.optimizer
+    )
     keys = [entry.key for entry in prepared.entries]
-    run = work / f"run-{_digest(sha256(begin.checkpoint), keys, batch_size, rate, seed)}"
+    run = work / f"run-{_digest(sha256(begin.checkpoint), keys, batch_size, rate, seed, chosen.optimizer)}"
     _tell(task, progress)
     best = fit(task, run, schedule, seed, hardware).with_name(BEST_FILE)
     task.module = type(task.module).from_checkpoint(best)

@@ -95,13 +95,14 @@ class Stage:
     Attributes:
         build: the task on a folder of records.
         sizes: name -> dimensions.
-        learning_rate, clip: see `training.Schedule`.
+        learning_rate, clip, optimizer: see `training.Schedule`.
     """
 
     build: Callable[["Stage", Prepared, Options], Task]
     sizes: dict[str, Any]
     learning_rate: float = 1e-3
     clip: float = 1.0
+    optimizer: str = "adam"
 
     def network(self, network: type, options: Options, **dims: Any) -> nn.Module:
         """A new one or the one to go on from, ready to learn."""
@@ -428,6 +429,7 @@ STAGES = {
                 **{"postnet_kernels": 2, "highways": 1, "max_r": 5, "r": 5},
             ),
         },
+        optimizer="muon",
     ),
     "vocoder": Stage(
         _vocoder,

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from savedmodels import InputError, write_atomically, write_checkpoint
+
+from .muon import Muon
 
 try:
     from lightning.pytorch import LightningModule, Trainer
@@ -87,6 +89,7 @@ class Schedule:
         clip: largest gradient norm.
         save_seconds: between checkpoints, each of which is evaluated.
         patience: how many evaluations without a better figure end the training; 0 never does.
+        optimizer: "adam", or "muon" (see `Muon`).
     """
 
     seconds: float = math.inf
@@ -97,6 +100,7 @@ class Schedule:
     save_seconds: float = 120.0
     steps: float = math.inf
     patience: int = 0
+    optimizer: Literal["adam", "muon"] = "adam"
 
     def __post_init__(self) -> None:
         if math.isinf(self.seconds) and math.isinf(self.steps):
@@ -281,9 +285,16 @@ class _Learner(LightningModule):
     # ---- what Lightning asks for
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer = torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=self.schedule.learning_rate)
+        if self.schedule.optimizer == "muon":
+            optimizer: torch.optim.Optimizer = Muon(self, self.schedule.learning_rate)
+        else:
+            learned = [p for p in self.parameters() if p.requires_grad]
+            optimizer = torch.optim.Adam(learned, lr=self.schedule.learning_rate)
         if self.resumed:
-            optimizer.load_state_dict(self.resumed["optimizer"])
+            try:
+                optimizer.load_state_dict(self.resumed["optimizer"])
+            except ValueError as error:
+                raise InputError(f"{self.run}: its state is of another optimizer; give another folder") from error
             self.trainer.precision_plugin.load_state_dict(self.resumed["scaler"])
         self.resumed = None
         return optimizer

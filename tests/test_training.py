@@ -1,5 +1,6 @@
 """Training: budgets, checkpoints, going on after an interruption or a kill, several processes."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from torch import nn
 from encoder import SpeechSpeakerEncoder, SpeechSpeakerEncoderDims
 from encoder.ge2e import GE2ETask
 from face2voice import training
+from face2voice.muon import Muon, orthogonal
 from face2voice.training import (
     BEST_FILE,
     LOG_FILE,
@@ -90,12 +92,14 @@ def log_of(run):
     return [json.loads(line) for line in (run / LOG_FILE).read_text().splitlines()]
 
 
-def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, capfd):
-    whole = fit(SmallTask(), tmp_path / "whole", EVERY_STEP, hardware=CPU)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, capfd, optimizer):
+    schedule = dataclasses.replace(EVERY_STEP, optimizer=optimizer)
+    whole = fit(SmallTask(), tmp_path / "whole", schedule, hardware=CPU)
     with pytest.raises(Interruption):
-        fit(SmallTask(stop_after=7), tmp_path / "broken", EVERY_STEP, hardware=CPU)
+        fit(SmallTask(stop_after=7), tmp_path / "broken", schedule, hardware=CPU)
     assert torch.load(tmp_path / "broken" / STATE_FILE, weights_only=True)["step"] == 7  # in the second epoch
-    broken = fit(SmallTask(), tmp_path / "broken", EVERY_STEP, hardware=CPU)
+    broken = fit(SmallTask(), tmp_path / "broken", schedule, hardware=CPU)
     assert same(whole, broken)
     assert capfd.readouterr() == ("", "")
 
@@ -176,6 +180,36 @@ def test_states_of_another_network_are_refused(tmp_path):
     other.module = SpeechSpeakerEncoder(SpeechSpeakerEncoderDims(mels=4, hidden=5, layers=1, embedding=3))
     with pytest.raises(InputError, match="another network"):
         fit(other, tmp_path, EVERY_STEP, hardware=CPU)
+    with pytest.raises(InputError, match="another optimizer"):
+        fit(SmallTask(), tmp_path, dataclasses.replace(EVERY_STEP, steps=99, optimizer="muon"), hardware=CPU)
+
+
+def test_orthogonal_evens_out_singular_values():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((6, 40), (40, 6)):
+        scaled = torch.randn(*shape, generator=generator) * torch.logspace(0, -1, shape[1])
+        values = torch.linalg.svdvals(orthogonal(scaled))
+        assert 0.6 < values.min() <= values.max() < 1.3
+
+
+def test_muon_goes_adams_way_where_there_is_no_matrix():
+    """Biases and tables of embeddings; a matrix moves by the length that is asked for, whatever its gradient's."""
+    steps = {}
+    for optimizer in (torch.optim.Adam, Muon):
+        torch.manual_seed(0)
+        module = nn.ModuleDict({"table": nn.Embedding(5, 3), "linear": nn.Linear(3, 4)})
+        before = {name: p.detach().clone() for name, p in module.named_parameters()}
+        learner = optimizer(module, 0.01) if optimizer is Muon else optimizer(module.parameters(), 0.01)
+        for _ in range(3):
+            learner.zero_grad()
+            module["linear"](module["table"](torch.tensor([0, 2]))).exp().sum().mul(1000).backward()
+            learner.step()
+        steps[optimizer] = {name: p.detach() - before[name] for name, p in module.named_parameters()}
+    for name in ("table.weight", "linear.bias"):
+        # not the same: the matrix, which moves otherwise, has changed their gradients
+        torch.testing.assert_close(steps[Muon][name], steps[torch.optim.Adam][name], atol=5e-3, rtol=0.2)
+    length = float(steps[Muon]["linear.weight"].square().mean().sqrt())
+    assert 0.1 * 0.03 < length < 0.3 * 0.03
 
 
 def _forked(target, *arguments):

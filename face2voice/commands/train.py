@@ -87,6 +87,7 @@ def train(
         save_seconds=save_every,
         steps=math.inf if steps is None else steps,
         patience=patience,
+        optimizer=chosen.optimizer,
     )
     options = Options(
         start and find_checkpoint(start, stage.replace("-", "_")),

@@ -32,7 +32,7 @@ from face2voice.speech2face.frame import FrameDescriptor
 from face2voice.speech2face.portraits import Portraits, read_portraits
 from face2voice.speech2face.train import FaceDecoderTask
 from face2voice.speech2face.voice_encoder import VoiceEncoder
-from face2voice.training import Schedule, fit
+from face2voice.training import Hardware, Schedule, fit
 from face2voice.voicespace import VoiceSpace
 from savedmodels import Bundle, InputError, write_atomically, write_checkpoint
 from synthesizer import Tacotron, TacotronDims
@@ -105,6 +105,7 @@ class DefaultRecipe:
         seconds: time budget of the trainings.
         seed: of everything that is drawn.
         start: folder of a bundle whose networks the long trainings go on from; from nothing if None.
+        devices: GPUs, or processes on a CPU, of each training.
     """
 
     data: Path
@@ -113,6 +114,7 @@ class DefaultRecipe:
     seconds: float = 3 * 3600.0
     seed: int = 0
     start: Path | None = None
+    devices: int = 1
 
     def run(self) -> None:
         """All steps; resumes."""
@@ -199,7 +201,7 @@ class DefaultRecipe:
             schedule, learning_rate = ((0.0, 5), (0.2, 4), (0.4, 3), (0.8, 2)), 1e-3
         network = self._network(Tacotron, SYNTHESIZER, "synthesizer")
         task = TacotronTask(network, self._examples(), schedule=schedule, own_frames=0.7, envelope=4.0)
-        return self._fit("synthesizer", task, learning_rate)
+        return self._fit("synthesizer", task, learning_rate, optimizer="muon")
 
     def vocoder(self) -> Path:
         """WaveRNN on a third of the bank and on the real speech, but for what `evaluate` copies."""
@@ -318,16 +320,18 @@ class DefaultRecipe:
             learning.load_state_dict(weights)
         return learning
 
-    def _fit(self, part: str, task: object, learning_rate: float, clip: float = 1.0) -> Path:
-        schedule = Schedule(self.seconds * SHARES[part], learning_rate, final=0.03, clip=clip)
-        return fit(task, self.work / part, schedule, self.seed)
+    def _fit(self, part: str, task: object, learning_rate: float, clip: float = 1.0, optimizer: str = "adam") -> Path:
+        seconds = self.seconds * SHARES[part]
+        schedule = Schedule(seconds, learning_rate, final=0.03, clip=clip, optimizer=optimizer)
+        return fit(task, self.work / part, schedule, self.seed, Hardware(devices=self.devices))
 
     def _side_by_side(self, *steps: str) -> None:
         """Runs steps as processes of their own, one thread each."""
         environment = {**os.environ, **_KEEP_MEMORY, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "face2voice", "recipe", "default", "--data", str(self.data)]
         command += ["--work", str(self.work), "--out", str(self.out), "--minutes", str(self.seconds / 60)]
-        command += ["--seed", str(self.seed), *(["--from", str(self.start)] if self.start else []), "--only"]
+        command += ["--seed", str(self.seed), "--devices", str(self.devices)]
+        command += [*(["--from", str(self.start)] if self.start else []), "--only"]
         processes = [subprocess.Popen([*command, step], env=environment) for step in steps]
         failed = [step for step, process in zip(steps, processes, strict=True) if process.wait()]
         if failed:
