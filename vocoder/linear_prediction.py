@@ -58,7 +58,7 @@ def predict(mel: Tensor, order: int, hop: int) -> Prediction:
     at = (torch.arange((mel.shape[-1] - 1) * _STEPS_PER_HOP, device=mel.device) + 0.5) / _STEPS_PER_HOP
     low = at.long()
     between = mel[..., low] + (mel[..., low + 1] - mel[..., low]) * (at - low)
-    decibels = ((between + 1) / 2 * -MIN_DB + MIN_DB + REFERENCE_DB).mT
+    decibels = to_decibels(between).mT
     to_bins, to_lags, window, to_periods = (x.to(mel.device) for x in _maps(mel.shape[-2], order))
     spectrum = decibels @ to_bins[:-1] + to_bins[-1]
     period = (_harmonics(spectrum) @ to_periods).argmax(dim=-1) + PITCH_PERIODS[0]
@@ -112,6 +112,11 @@ def _maps(bands: int, order: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     combs = np.cos(2 * np.pi * np.outer(bins[:low], periods) / N_FFT) * np.hanning(2 * low)[low:, None]
     maps = (np.vstack([interpolation, offset]), cosines, window, combs)
     return tuple(torch.from_numpy(x).float() for x in maps)
+
+
+def to_decibels(mel: Tensor) -> Tensor:
+    """From [-1, 1], of any shape."""
+    return (mel + 1) / 2 * -MIN_DB + MIN_DB + REFERENCE_DB
 
 
 def mel_filters(bands: int) -> np.ndarray:

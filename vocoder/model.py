@@ -251,7 +251,8 @@ class WaveRNN(nn.Module):
             drawn = sequential.draw(self, mels, features, known, seed, progress)
         else:
             drawn = folding.draw(self, mels, features, known, seed, target, overlap, progress)
-        drawn = refine(drawn, mel, d.hop, d.refinements)
+        if d.refinements:
+            drawn = refine(drawn, mel, d.hop, d.refinements)
         restored = lfilter([1.0], [1.0, -PREEMPHASIS], drawn.cpu().numpy())
         return torch.from_numpy(restored).float().clamp(-1, 1)
 

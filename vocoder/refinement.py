@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import Tensor
 
-from .linear_prediction import MIN_DB, N_FFT, REFERENCE_DB, mel_filters
+from .linear_prediction import MIN_DB, N_FFT, mel_filters, to_decibels
 
 _FAINTEST = 10 ** (MIN_DB / 20)  # amplitude in a band, as in the mel spectrogram
 _MOST_DB = 12.0  # that a band is moved at once
@@ -29,7 +29,7 @@ def refine(samples: Tensor, mel: Tensor, hop: int, rounds: int) -> Tensor:
     """
     window = torch.hann_window(N_FFT, device=samples.device)
     filters, spread = (x.to(samples) for x in _bands(mel.shape[0]))
-    wanted = (mel + 1) / 2 * -MIN_DB + MIN_DB + REFERENCE_DB
+    wanted = to_decibels(mel)
     for _ in range(rounds):
         spectrum = torch.stft(samples, N_FFT, hop, window=window, pad_mode="constant", return_complex=True)
         there = 20 * (filters @ spectrum.abs()).clamp(min=_FAINTEST).log10()
