@@ -80,10 +80,9 @@ def listen(
     @functools.wraps(work)
     def handler(*values):
         try:
-            if inspect.isgeneratorfunction(work):
-                yield from work(*values)
-            else:
-                yield work(*values) or {status: gr.skip()}
+            steps = work(*values)
+            for updates in steps if inspect.isgenerator(steps) else (steps,):
+                yield updates or {status: gr.skip()}
         except Exception as error:  # a stack trace is nothing to show visitors; in_words has it logged
             yield {status: problem(in_words(error)), **on_error()}
 

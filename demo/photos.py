@@ -1,6 +1,7 @@
 """A photo and the choice among its faces."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
@@ -13,7 +14,7 @@ from savedmodels import InputError
 
 from .examples import PORTRAIT
 from .parts import Page, Updates, listen, note
-from .pictures import marked
+from .pictures import marked, stored
 from .studio import FoundFaces, Studio
 from .words import calling
 
@@ -78,26 +79,27 @@ def photo_picker(page: Page, name: str, label: str) -> PhotoPicker:
         again = gr.Button("Choose another photo", size="sm", visible=False, elem_id=f"{name}-again")
     said = gr.HTML(elem_id=f"{name}-photo-note")
 
-    def show(path: Path) -> Updates:
+    def show(path: Path) -> Iterator[Updates]:
         found, pixels = find_photo(page.studio, path)
         count = len(found.faces)
         picture, _ = marked(pixels, found.faces)
         numbers = [str(number + 1) for number in range(count)]
         words = "One face found." if count == 1 else f"{count} faces found: press one, or pick its number."
-        return {
-            photo: found,
-            upload: gr.Image(visible=False),
-            shown: gr.Image(picture, visible=True, alt_text=f"Your photo; {words}"),
-            face: gr.Radio(numbers, value="1", visible=count > 1),
-            example: gr.Button(visible=False),
-            again: gr.Button(visible=True),
-            said: note(words),
-        }
+        with stored(picture) as file:
+            yield {
+                photo: found,
+                upload: gr.Image(visible=False),
+                shown: gr.Image(file, visible=True, alt_text=f"Your photo; {words}"),
+                face: gr.Radio(numbers, value="1", visible=count > 1),
+                example: gr.Button(visible=False),
+                again: gr.Button(visible=True),
+                said: note(words),
+            }
 
-    def on_upload(value: object) -> Updates:
+    def on_upload(value: object) -> Iterator[Updates] | Updates:
         return show(page.upload(value, "photo")) if value else {}
 
-    def on_example() -> Updates:
+    def on_example() -> Iterator[Updates]:
         return show(PORTRAIT)
 
     def on_again() -> Updates:
@@ -111,11 +113,13 @@ def photo_picker(page: Page, name: str, label: str) -> PhotoPicker:
             said: "",
         }
 
-    def on_pick(chosen: Photo | None, value: str | None) -> Updates:
+    def on_pick(chosen: Photo | None, value: str | None) -> Iterator[Updates]:
         if chosen is None:
-            return {}
+            yield {}
+            return
         picture, _ = marked(load_photo(chosen.path), chosen.faces, face_index(chosen, value))
-        return {shown: picture}
+        with stored(picture) as file:
+            yield {shown: file}
 
     def on_press(chosen: Photo | None, event: gr.SelectData) -> Updates:
         if chosen is None or not isinstance(event.index, list | tuple):

@@ -1,9 +1,11 @@
 """Pictures of speech and of faces."""
 
 import base64
+import contextlib
 import html
 import io
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -103,6 +105,18 @@ def marked(photo: np.ndarray, faces: Sequence[Face], chosen: int = 0) -> tuple[I
         draw.rectangle((left, top, left + 1.5 * size, top + 1.4 * size), fill=fill)
         draw.text((left + 0.75 * size, top + 0.7 * size), str(number + 1), _PAPER, font, anchor="mm")
     return image, scale
+
+
+@contextlib.contextmanager
+def stored(picture: Image.Image) -> Iterator[str]:
+    """The path of a picture, for as long as a component copies it.
+
+    Of pixels gradio writes the same file for everyone who has the same ones, also while it is being sent.
+    """
+    with tempfile.TemporaryDirectory(prefix="face2voice-") as folder:
+        path = f"{folder}/picture.webp"
+        picture.save(path)
+        yield path
 
 
 def with_points(photo: np.ndarray, points: np.ndarray) -> Image.Image:
