@@ -18,11 +18,23 @@ F_MIN, F_MAX = 55.0, 7600.0  # Hz
 PREEMPHASIS = 0.97
 MIN_DB, REFERENCE_DB = -100.0, 20.0
 MAX_LEVEL = 4.0  # the mel's range is [-MAX_LEVEL, MAX_LEVEL]
+SPEECH_RMS = 0.1  # where something is said; the published networks learned from peaks of 0.9, which is much the same
 
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP
 
+_PEAK = 0.95
+_ACTIVE = 1e-4  # of the loudest frame's power
 _GRIFFIN_LIM_POWER = 1.5
 _GRIFFIN_LIM_ITERATIONS = 60
+
+
+def to_level(samples: np.ndarray) -> np.ndarray:
+    """float (n,) at 16 kHz, not silent -> float32 (n,), as loud as all that networks learn from: `SPEECH_RMS`,
+    or less where peaks would reach full scale."""
+    power = librosa.feature.rms(y=samples, frame_length=N_FFT, hop_length=HOP)[0] ** 2
+    said = power > _ACTIVE * power.max()
+    gain = min(SPEECH_RMS / np.sqrt(power[said].mean()), _PEAK / np.abs(samples).max())
+    return (samples * gain).astype(np.float32)
 
 
 def mel_spectrogram(samples: np.ndarray) -> np.ndarray:

@@ -171,6 +171,17 @@ def test_training_lowers_the_loss():
     assert losses[-1] < losses[0]
 
 
+def test_level_is_common():
+    """Whatever the gain and however much silence is around it; peaks stay below full scale."""
+    tone = np.sin(2 * np.pi * 300 * np.arange(16_000) / 16_000)
+    for samples in (0.01 * tone, 3 * tone, np.pad(tone, 16_000)):
+        levelled = audio.to_level(samples)
+        assert levelled.dtype == np.float32
+        assert np.sqrt((levelled[samples != 0] ** 2).mean()) == pytest.approx(audio.SPEECH_RMS, rel=0.05)
+    click = np.where(np.arange(16_000) == 8_000, 1.0, 0.001 * tone)
+    assert np.abs(audio.to_level(click)).max() < 1
+
+
 def test_mel_of_a_tone():
     samples = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000)
     mel = audio.mel_spectrogram(samples)

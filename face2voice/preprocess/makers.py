@@ -33,7 +33,6 @@ VOICE_SECONDS = 30.0  # of a clip; a voice needs no more
 CLIP_SECONDS = 12.0  # of which the voice encoder of Speech2Face hears six at a time
 MAX_FRAMES = 900  # of a mel; longer utterances are split or left out, as for the published synthesizer
 MIN_FRAMES = 128  # 1.6 s, likewise
-PEAK = 0.9  # every clip's, likewise
 PAUSE = 0.4  # seconds between words where an utterance may be split
 TRIM_DB = 40.0  # below the peak is silence, at the ends of an utterance
 VIDEO_FRAMES = 3  # looked at in a clip
@@ -304,7 +303,7 @@ def _levelled(samples: np.ndarray, trim: bool) -> np.ndarray:
         samples, _ = librosa.effects.trim(
             samples, top_db=TRIM_DB, frame_length=speech_audio.N_FFT, hop_length=speech_audio.HOP
         )
-    return samples * np.float32(PEAK / np.abs(samples).max())
+    return speech_audio.to_level(samples)
 
 
 def _spoken(job: Utterance, samples: np.ndarray, front_end: TextFrontEnd, speech_encoder: Path) -> Arrays:
