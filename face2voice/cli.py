@@ -209,7 +209,7 @@ def recipe_default(
         "runs/default"
     ),
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("savedmodels/default"),
-    minutes: Annotated[float, typer.Option(min=0, help="Time budget of the trainings, on two cores.")] = 180.0,
+    minutes: Annotated[float, typer.Option(min=0, help="Time budget of the trainings.")] = 180.0,
     seed: Seed = 0,
     start: Annotated[
         Path | None, typer.Option("--from", help="Bundle whose synthesizer and vocoder learn on, in place of new ones.")
@@ -217,7 +217,7 @@ def recipe_default(
     devices: Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) of each training.")] = 1,
     only: Annotated[str | None, typer.Option(help="One step: " + ", ".join(RECIPE_STEPS))] = None,
 ) -> None:
-    """Make the default bundle: voice bank, four trainings, weights. Resumes."""
+    """Make the default bundle: voice bank, trainings, weights. Resumes."""
     logging.getLogger().setLevel(logging.INFO)
     if only and only not in RECIPE_STEPS:
         raise InputError(f"no step {only!r}: choose one of {', '.join(RECIPE_STEPS)}")
