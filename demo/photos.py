@@ -114,12 +114,10 @@ def photo_picker(page: Page, name: str, label: str) -> PhotoPicker:
         }
 
     def on_pick(chosen: Photo | None, value: str | None) -> Iterator[Updates]:
-        if chosen is None:
-            yield {}
-            return
-        picture, _ = marked(load_photo(chosen.path), chosen.faces, face_index(chosen, value))
-        with stored(picture) as file:
-            yield {shown: file}
+        if chosen is not None:
+            picture, _ = marked(load_photo(chosen.path), chosen.faces, face_index(chosen, value))
+            with stored(picture) as file:
+                yield {shown: file}
 
     def on_press(chosen: Photo | None, event: gr.SelectData) -> Updates:
         if chosen is None or not isinstance(event.index, list | tuple):

@@ -30,8 +30,6 @@ MADE_BY = "AI-generated speech, made with Face2Voice"
 PAUSES = {"none": 0.02, "clause": 0.15, "sentence": 0.40, "paragraph": 0.75}
 """Seconds of silence behind a piece, by what ends with it."""
 
-_LOUDNESS = 0.08  # root mean square of the speaking parts
-_PEAK = 0.97
 _ATTEMPTS = 3  # at a piece whose attention fails
 _FADE = SAMPLE_RATE // 200  # samples; a piece begins and ends at zero, without a click
 _FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
@@ -341,15 +339,10 @@ def _change_tempo(mel: torch.Tensor, speed: float) -> torch.Tensor:
 
 def _finish(samples: np.ndarray) -> np.ndarray:
     """One piece at the common loudness, faded in and out over 5 ms."""
-    power = samples**2
-    smooth = np.convolve(power, np.full(400, 1 / 400), mode="same") if len(power) > 400 else power
-    speaking = power[smooth > 1e-3 * smooth.max(initial=0.0)]
-    level = np.sqrt(speaking.mean()) if speaking.size else 0.0
-    if level > 0:
-        samples = samples * min(_LOUDNESS / level, _PEAK / np.abs(samples).max())
+    samples = audio.to_level(samples)
     fade = min(_FADE, len(samples) // 2)
     if fade:
         ramp = np.linspace(0, 1, fade)
         samples[:fade] *= ramp
         samples[-fade:] *= ramp[::-1]
-    return samples.astype(np.float32)
+    return samples

@@ -29,8 +29,10 @@ _GRIFFIN_LIM_ITERATIONS = 60
 
 
 def to_level(samples: np.ndarray) -> np.ndarray:
-    """float (n,) at 16 kHz, not silent -> float32 (n,), as loud as all that networks learn from: `SPEECH_RMS`,
-    or less where peaks would reach full scale."""
+    """float (n,) at 16 kHz -> float32 (n,), as loud as all that is learned from and spoken: `SPEECH_RMS`, or less
+    where peaks would reach full scale. Silence stays."""
+    if not samples.any():
+        return samples.astype(np.float32)
     power = librosa.feature.rms(y=samples, frame_length=N_FFT, hop_length=HOP)[0] ** 2
     said = power > _ACTIVE * power.max()
     gain = min(SPEECH_RMS / np.sqrt(power[said].mean()), _PEAK / np.abs(samples).max())

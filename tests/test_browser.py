@@ -37,6 +37,8 @@ CHROMIUM = shutil.which("chromium")
 if not CHROMIUM:
     pytest.skip("no chromium: apt-get install chromium", allow_module_level=True)
 
+pytestmark = pytest.mark.timeout(600)  # more than one step's patience, whose failure tells more
+
 tiny_bundle, whole_bundle = test_pipeline.bundle, test_demo.whole_bundle
 SERVE = """
 import sys, time
@@ -69,19 +71,22 @@ def serving(bundle: Path, folder: Path, waiting: int = 16, seconds: float = 0.0)
         port = free.getsockname()[1]
     command = [sys.executable, "-c", SERVE, str(bundle), str(port), str(waiting), str(seconds)]
     root, environment = Path(__file__).parents[1], {**os.environ, "TMPDIR": str(folder)}
-    server = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+    log = folder / "server.log"
+    with log.open("w") as complaints:  # not a pipe, which would stop the server once it is full
+        server = subprocess.Popen(command, cwd=root, env=environment, stderr=complaints)
     address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 5 * PATIENCE / 1000
+    deadline = time.monotonic() + 2 * PATIENCE / 1000
     while True:
         with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
             break
         if server.poll() is not None or time.monotonic() > deadline:
             server.kill()
-            pytest.fail(f"the server did not start: {server.communicate()[1]}")
+            pytest.fail(f"the server did not start: {log.read_text()}")
         time.sleep(0.2)
     yield address
     server.terminate()
-    complaints = server.communicate(timeout=PATIENCE / 1000)[1]
+    server.wait(PATIENCE / 1000)
+    complaints = log.read_text()
     assert not re.search("Traceback|Error|Exception", complaints), complaints
     assert not list(folder.glob("face2voice-*"))
 
@@ -188,7 +193,8 @@ def test_speak(page, tts):
     assert page.evaluate("window.face2voice.heard()") == len(own.texts)
     playing = page.evaluate(
         """async url => {
-            const file = await (await fetch(url)).arrayBuffer();
+            const patience = AbortSignal.timeout(60_000);
+            const file = await (await fetch(url, { signal: patience })).arrayBuffer();
             return (await new OfflineAudioContext(1, 1, 16000).decodeAudioData(file)).length;
         }""",
         page.locator("#speak-speech audio").get_attribute("src"),

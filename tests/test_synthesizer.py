@@ -180,6 +180,7 @@ def test_level_is_common():
         assert np.sqrt((levelled[samples != 0] ** 2).mean()) == pytest.approx(audio.SPEECH_RMS, rel=0.05)
     click = np.where(np.arange(16_000) == 8_000, 1.0, 0.001 * tone)
     assert np.abs(audio.to_level(click)).max() < 1
+    assert not audio.to_level(np.zeros(100)).any()
 
 
 def test_mel_of_a_tone():

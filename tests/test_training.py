@@ -243,11 +243,11 @@ def interrupted_after(seconds, action):
     try:
         signal.setitimer(signal.ITIMER_PROF, seconds)
         action()
+        signal.setitimer(signal.ITIMER_PROF, 0)  # here, so that nothing is interrupted any more once it is caught
         return False
     except KeyboardInterrupt:
         return True
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
 
 

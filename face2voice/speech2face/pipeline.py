@@ -11,7 +11,7 @@ from encoder.audio import Clip
 from encoder.face import Photo, crop_face, faces_to_tensor, find_faces, load_photo, photo_name, pick_face
 from face2voice.pipeline import BundleNetworks, Speech
 from savedmodels import CheckpointError
-from synthesizer.audio import mel_spectrogram
+from synthesizer.audio import mel_spectrogram, to_level
 
 from .decoder import FaceDecoder
 from .descriptor import load_descriptor
@@ -19,8 +19,6 @@ from .face2speech import VoiceDecoder
 from .frame import FrameDescriptor, crop_frame, frames_to_tensor, tensor_to_frame
 from .sheet import save_picture
 from .voice_encoder import SpeechToFeature, load_voice_encoder
-
-_LOUDNESS = 0.08  # root mean square of what is made to sound
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,9 +125,7 @@ class Speech2Face(BundleNetworks):
         if decoder.dims.feature != len(feature):
             path = self.bundle.path("voice_decoder")
             raise CheckpointError(f"{path}: takes {decoder.dims.feature} numbers, a face has {len(feature)} here")
-        samples = decoder.speak(torch.from_numpy(feature)[None].to(self.device))[0].cpu().numpy()
-        level = float(np.sqrt(np.mean(samples**2)))
-        samples = (samples * _LOUDNESS / max(level, 1e-9)).clip(-1, 1).astype(np.float32)
+        samples = to_level(decoder.speak(torch.from_numpy(feature)[None].to(self.device))[0].cpu().numpy())
         return Speech(samples, mel_spectrogram(samples), (), (), False, {})
 
     # ---- parts
