@@ -193,7 +193,8 @@ class DefaultRecipe:
         else:
             schedule, learning_rate = ((0.0, 5), (0.2, 4), (0.4, 3), (0.8, 2)), 1e-3
         network = self._network(Tacotron, SYNTHESIZER, "synthesizer")
-        task = TacotronTask(network, self._examples(), schedule=schedule, own_frames=0.7, envelope=4.0)
+        learned, held_out = self._examples()
+        task = TacotronTask(network, learned, schedule=schedule, own_frames=0.7, envelope=4.0, held_out=held_out)
         return self._fit("synthesizer", task, learning_rate, optimizer="muon")
 
     def vocoder(self) -> Path:
@@ -365,23 +366,22 @@ class DefaultRecipe:
             by_speaker.setdefault(utterance.speaker, []).append(i)
         return by_speaker
 
-    def _examples(self) -> list[Example]:
-        """All but `DEV_TEXTS` texts, each utterance with a voice between its speaker's mean
-        and one single utterance's: predicted voices will not be exact either."""
+    def _examples(self) -> tuple[list[Example], list[Example]]:
+        """Those to learn from, and those of `DEV_TEXTS` texts. Each utterance has a voice between its speaker's
+        mean and one single utterance's: predicted voices will not be exact either."""
         bank, features = self.bank(), self.features()
         texts = sorted({utterance.text for utterance in bank})
         kept_out = set(np.random.default_rng(1).choice(texts, DEV_TEXTS, replace=False))
         rng = np.random.default_rng(self.seed)
-        examples = []
+        learned, held_out = [], []
         for utterances, mean in zip(self._by_speaker().values(), self._bank_speakers()[1], strict=True):
             known = features.voices[[i for i in utterances if features.voices[i].any()]]
             for i in utterances:
-                if bank[i].text in kept_out:
-                    continue
                 voice = mean + rng.uniform(0, 0.8) * (known[rng.integers(len(known))] - mean)
                 symbols = PHONES.encode(to_phones(bank[i].text))
+                examples = held_out if bank[i].text in kept_out else learned
                 examples.append(Example(symbols, features.mel(i), voice / np.linalg.norm(voice)))
-        return examples
+        return learned, held_out
 
 
 def character(values: np.ndarray, sexes: np.ndarray, ages: np.ndarray, count: int) -> np.ndarray:
