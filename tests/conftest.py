@@ -9,5 +9,6 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    """Ray comes last: it leaves threads and signal handlers behind, which forked processes do not survive."""
-    items.sort(key=lambda item: "ray" in item.name.split("_"))
+    """The browser comes late: a machine just started is many times slower, and its tests wait for many things at once.
+    Ray comes last: it leaves threads and signal handlers behind, which forked processes do not survive."""
+    items.sort(key=lambda item: ("ray" in item.name.split("_"), item.path.stem == "test_browser"))
