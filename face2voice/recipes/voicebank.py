@@ -67,8 +67,8 @@ def pseudo_speakers(count: int = 64, seed: int = 0) -> list[PseudoSpeaker]:
 
     Women's pitch falls over adult life; men's falls a little and rises again past sixty
     (Stathopoulos et al., 2011). Old people speak more slowly. What is left varies from one
-    person to the next, so that two people of one age differ. The vocal tracts' mean lengths are those with
-    which a speaker encoder takes them for real women and men; shorter ones than these cost women words.
+    person to the next, so that two people of one age differ. Shorter vocal tracts would make women, and longer
+    ones men, sound more like real ones to a speaker encoder; but longer ones cost men words.
     """
     rng = np.random.default_rng(seed)
     speakers = []
@@ -78,7 +78,7 @@ def pseudo_speakers(count: int = 64, seed: int = 0) -> list[PseudoSpeaker]:
         size = np.clip(rng.normal(), -2, 2)  # of the body: the vocal tract's length goes with it, and some pitch
         if sex == "m":
             f0 = np.clip(116 + 14 * (age > 60) - 6 * size + rng.normal() * 11, 88, 148)
-            stretch = 0.95 - 0.03 * size
+            stretch = 1.01 - 0.03 * size
         else:
             f0 = np.clip(215 - 0.45 * (age - 20) - 6 * size + rng.normal() * 13, 172, 245)
             stretch = 1.18 - 0.03 * size
