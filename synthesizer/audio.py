@@ -33,7 +33,8 @@ def to_level(samples: np.ndarray) -> np.ndarray:
     where peaks would reach full scale. Silence stays."""
     if not samples.any():
         return samples.astype(np.float32)
-    power = librosa.feature.rms(y=samples, frame_length=N_FFT, hop_length=HOP)[0] ** 2
+    energy = np.cumsum(np.pad(np.square(samples, dtype=np.float64), N_FFT // 2))
+    power = (energy[N_FFT::HOP] - energy[:-N_FFT:HOP]) / N_FFT
     said = power > _ACTIVE * power.max()
     gain = min(SPEECH_RMS / np.sqrt(power[said].mean()), _PEAK / np.abs(samples).max())
     return (samples * gain).astype(np.float32)
