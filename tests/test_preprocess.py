@@ -331,6 +331,8 @@ def test_interrupted_at_any_moment(tmp_path):
             signal.setitimer(signal.ITIMER_REAL, 0)  # here, so that nothing is interrupted any more once it is caught
         except KeyboardInterrupt:
             cut += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # whatever else ended it
     signal.signal(signal.SIGALRM, before)
     assert cut
     report = preprocess(Plain(), corpora, out, workers=0)

@@ -248,6 +248,7 @@ def interrupted_after(seconds, action):
     except KeyboardInterrupt:
         return True
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)  # whatever else ended it
         signal.signal(signal.SIGPROF, before)
 
 
