@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from savedmodels import InputError, write_atomically, write_checkpoint
 
+from .interrupts import interrupts_later
 from .muon import Muon
 
 try:
@@ -427,23 +428,27 @@ class _Learner(LightningModule):
             self._means()
         better = self._evaluate()
         if self.trainer.is_global_zero:
-            # The state comes last: whoever finds it finished finds the network of that step.
-            write_checkpoint(self.run / MODEL_FILE, self.network)
-            if better:
-                write_checkpoint(self.run / BEST_FILE, self.network)
-            content = io.BytesIO()
-            torch.save(
-                {
-                    "weights": self.state_dict(),
-                    "optimizer": self.optimizers(use_pl_optimizer=False).state_dict(),
-                    "scaler": self.trainer.precision_plugin.state_dict(),
-                    **{name: getattr(self, name) for name in _PLACE},
-                    "spent": self.spent,
-                },
-                content,
-            )
-            _write_state(self.run, content.getvalue())
+            with interrupts_later():
+                self._write(better)
         self.saved, self.saved_step = time.monotonic(), self.step
+
+    def _write(self, better: bool) -> None:
+        # The state comes last: whoever finds it finished finds the network of that step.
+        write_checkpoint(self.run / MODEL_FILE, self.network)
+        if better:
+            write_checkpoint(self.run / BEST_FILE, self.network)
+        content = io.BytesIO()
+        torch.save(
+            {
+                "weights": self.state_dict(),
+                "optimizer": self.optimizers(use_pl_optimizer=False).state_dict(),
+                "scaler": self.trainer.precision_plugin.state_dict(),
+                **{name: getattr(self, name) for name in _PLACE},
+                "spent": self.spent,
+            },
+            content,
+        )
+        _write_state(self.run, content.getvalue())
 
     def _evaluate(self) -> bool:
         """Whether the network is better than ever before; without figures the last is the best."""

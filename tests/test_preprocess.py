@@ -273,7 +273,7 @@ def test_legacy_mel_is_as_far_off_as_measured():
 
 @dataclasses.dataclass(frozen=True)
 class Plain:
-    """A maker that needs no network and may end its process."""
+    """A maker that needs no network and may end or interrupt its process."""
 
     model = "plain"
     measured = ("samples", 0)
@@ -284,6 +284,8 @@ class Plain:
     def make(self, job, seed):
         if job.text == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
+        if job.text == "interrupt":
+            os.kill(os.getpid(), signal.SIGINT)
         return {"samples": np.full(5000, seed % 1000)}
 
 
@@ -340,6 +342,13 @@ def test_interrupted_at_any_moment(tmp_path):
     assert not list(out.glob("records/*/.*"))
     prepared = Prepared.open(out)
     assert all(len(np.unique(prepared.record(i)["samples"])) == 1 for i in range(100))
+
+
+def test_an_interrupt_waits_for_its_record(tmp_path):
+    """In the middle of it somebody's library might turn it into an error of its own."""
+    with pytest.raises(KeyboardInterrupt):
+        preprocess(Plain(), texts(tmp_path, ["interrupt"]), tmp_path / "out", workers=0)
+    assert list(tmp_path.glob("out/records/*/[!.]*"))
 
 
 def test_ctrl_c_ends_the_command_and_its_processes(corpus, tmp_path, encoder):

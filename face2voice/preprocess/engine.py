@@ -1,6 +1,5 @@
 """Where records are made: the same work on this machine's processes or as a Ray Data stage."""
 
-import contextlib
 import dataclasses
 import io
 import itertools
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from face2voice.corpora import Utterance
+from face2voice.interrupts import interrupts_later
 from savedmodels import CheckpointError, InputError, write_atomically
 
 from .makers import Maker
@@ -113,7 +113,10 @@ def run_local(work: Work, jobs: Iterable[Job], workers: int) -> Iterator[Outcome
     A job that ends its process (decoders can) is left out, with "crash" as the reason.
     """
     if workers == 0:
-        yield from map(work, jobs)
+        for job in jobs:
+            with interrupts_later():
+                outcome = work(job)
+            yield outcome
         return
     jobs = iter(jobs)
     while lost := (yield from _until_crash(work, jobs, workers, workers * _AHEAD)):
@@ -132,7 +135,7 @@ def _until_crash(work: Work, jobs: Iterator[Job], workers: int, at_once: int) ->
         while True:
             for job in itertools.islice(jobs, at_once - len(pending)):
                 under_way[job.key] = job
-                with _interrupts_later():
+                with interrupts_later():
                     pending.add(pool.submit(work, job))
             if not pending:
                 return []
@@ -145,17 +148,6 @@ def _until_crash(work: Work, jobs: Iterator[Job], workers: int, at_once: int) ->
         return list(under_way.values())
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Holds interrupts back. Processes that are started meanwhile never see any: the parent tells them
-    when to stop."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:
