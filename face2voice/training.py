@@ -197,6 +197,8 @@ def fit(
             **{"logger": False, "enable_checkpointing": False},
             **{"enable_progress_bar": False, "enable_model_summary": False},
         )
+        if not trainer.is_global_zero:
+            logging.getLogger(__package__).setLevel(logging.WARNING)  # one of the processes tells
         on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(learner)
@@ -430,6 +432,7 @@ class _Learner(LightningModule):
         if self.trainer.is_global_zero:
             with interrupts_later():
                 self._write(better)
+        self.trainer.strategy.barrier()  # whoever goes on finds the files
         self.saved, self.saved_step = time.monotonic(), self.step
 
     def _write(self, better: bool) -> None:

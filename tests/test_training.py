@@ -371,7 +371,7 @@ def tacotron_task():
 
 
 def one_step(task, run, devices):
-    fit(task, run, Schedule(steps=1, warmup=1), hardware=Hardware("cpu", devices))
+    assert fit(task, run, Schedule(steps=1, warmup=1), hardware=Hardware("cpu", devices)).is_file()
 
 
 def _one_of_two(make_task, run, rank, port):
