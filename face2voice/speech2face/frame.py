@@ -14,15 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from encoder.dlib_resnet import SIDE as CHIP_SIDE
-from encoder.face import MEAN_POINTS, Face, cut_square, similarity_fit
 from encoder.face import PADDING as CHIP_PADDING
+from encoder.face import Face, cut_square, similarity_fit
 
 SIDE = 224  # pixels
 PADDING = 0.5  # beyond dlib's box about the inner face, on each side, in units of its side
 CHIP_SHARE = (1 + 2 * CHIP_PADDING) / (1 + 2 * PADDING)  # of the frame's side, the middle part
-
-FIVE_POINTS = (MEAN_POINTS + PADDING) / (1 + 2 * PADDING) * (SIDE - 1)
-"""(5, 2), where the corners of the eyes and the base of the nose are on average."""
 
 
 def crop_frame(photo: np.ndarray, face: Face) -> tuple[np.ndarray, np.ndarray]:
