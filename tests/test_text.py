@@ -1,10 +1,10 @@
 """Text as people type it -> words -> pieces -> symbols."""
 
+import contextlib
 import itertools
 import lzma
 import random
 import string
-import time
 
 import pytest
 import torch
@@ -170,14 +170,10 @@ def test_what_cannot_be_spoken_is_refused(clean, text):
 
 @pytest.mark.parametrize("unit", ["9", "1 ", "a.", "A.", "1-", "a@", "www.", "(", "9,999", "'", "aA", "St. "])
 @pytest.mark.parametrize("clean", [normalise, clean_characters])
+@pytest.mark.timeout(60)  # what takes exponential time has no end
 def test_repetition_takes_no_long_time(clean, unit):
-    cardinal("1")  # imports inflect
-    start = time.process_time()
-    try:
+    with contextlib.suppress(InputError):
         clean(unit * (5_000 // len(unit)))
-    except InputError:
-        pass
-    assert time.process_time() - start < 1
 
 
 def test_other_scripts_are_transliterated_with_a_warning(caplog):
