@@ -1,6 +1,7 @@
 """The form for speaking: a text, the one button, what is folded under More, and the result."""
 
 import dataclasses
+import functools
 import html
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -248,7 +249,8 @@ def _candidates(
     chosen: gr.State,
     status: gr.HTML,
 ) -> None:
-    """Other voices that would suit, side by side, each saying the first sentence; one can be taken."""
+    """Other voices that would suit, side by side, each saying the first sentence, and the known voices nearest to
+    the first of them; one can be taken."""
     offered = gr.State(None, time_to_live=FILES_KEPT)
     with gr.Accordion("Other voices that would suit", open=False, elem_id=f"{name}-candidates"):
         offer = gr.Button(f"Let {CANDIDATES} voices say the first sentence", elem_id=f"{name}-offer")
@@ -260,6 +262,7 @@ def _candidates(
                     label = "Voice 1, the first choice" if number == 1 else f"Voice {number}"
                     players.append(small_player(label, f"{name}-candidate-{number}"))
                     takes.append(gr.Button(f"Take voice {number}", size="sm", interactive=False))
+        known = gr.Radio([], label="Or take one of the nearest known voices", visible=False, elem_id=f"{name}-known")
 
     def work(*values: object) -> Iterator[Updates]:
         given, asked = values[: len(inputs)], read_wishes(*values[len(inputs) :])
@@ -276,16 +279,23 @@ def _candidates(
                 yield {said: bar(number, len(voices), f"Voice {number + 1} of {len(voices)} …")}
                 speak_whole(page.studio, asked, lambda _, one=one: one).speech.save(path)
                 yield {players[number]: path, takes[number]: gr.Button(interactive=True)}
-            yield {said: note("Take the one that fits; Speak then uses it."), offered: (voice, voices)}
+            near = space.nearest(voice)
+            choices = [(f"{one.source}, {cosine:.2f} alike", one.source) for one, cosine in near]
+            named = {f"voice {number}": one for number, one in enumerate(voices, start=1)}
+            yield {
+                said: note("Take the one that fits; Speak then uses it."),
+                known: gr.Radio(choices, value=None, visible=True),
+                offered: (voice, named | {one.source: one for one, _ in near}),
+            }
 
-    def take(number: int) -> Callable[[object], Updates]:
-        def work(given: tuple[Voice, list[Voice]] | None) -> Updates:
-            if given is None:
-                raise InputError("these voices are no longer here: have them speak again")
-            return {chosen: Chosen(given[0], given[1][number]), status: note(f"Speak now uses voice {number + 1}.")}
+    def take(given: tuple[Voice, dict[str, Voice]] | None, called: object) -> Updates:
+        if given is None:
+            raise InputError("these voices are no longer here: have them speak again")
+        if not isinstance(called, str) or called not in given[1]:
+            raise InputError("there is no such voice: choose one of those offered")
+        return {chosen: Chosen(given[0], given[1][called]), status: note(f"Speak now uses {called}.")}
 
-        return work
-
-    listen(offer.click, work, (*inputs, *wishes), (offered, *players, *takes), said, line=SPEAKING)
-    for number, button in enumerate(takes):
-        listen(button.click, take(number), [offered], [chosen], status)
+    listen(offer.click, work, (*inputs, *wishes), (offered, known, *players, *takes), said, line=SPEAKING)
+    listen(known.input, take, [offered, known], [chosen], status)
+    for number, button in enumerate(takes, start=1):
+        listen(button.click, functools.partial(take, called=f"voice {number}"), [offered], [chosen], status)

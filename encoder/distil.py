@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from savedmodels import InputError
+from savedmodels import InputError, write_arrays
 
 from .audio import partial_mels
 from .speech_model import SpeechSpeakerEncoder, unit
@@ -57,7 +57,7 @@ class Lessons:
         return cls(np.concatenate(mels), np.concatenate(answers), np.array(numbers), np.array(speakers))
 
     def save(self, path: Path) -> None:
-        np.savez(path, **vars(self))
+        write_arrays(path, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "Lessons":

@@ -153,7 +153,8 @@ def embed(
     tts = Face2Voice.load(bundle, device)
     voice = _voice_from_faces(tts, face, legacy_app) if face else tts.voice_from_speech(speech)
     voice.save(out)
-    _to_user.print(f"{out}: the voice of {voice.source}")
+    near = ", ".join(f"{known.source} ({cosine:.2f})" for known, cosine in tts.voice_space().nearest(voice))
+    _to_user.print(f"{out}: the voice of {voice.source}; of the known voices the nearest are {near}", markup=False)
 
 
 @app.command()
@@ -323,6 +324,10 @@ def main() -> None:
         status = _fail(error.format_message())
     except Face2VoiceError as error:
         status = _fail(str(error))
+    except OSError as error:
+        if not error.filename:
+            raise
+        status = _fail(f"{error.filename}: {error.strerror}")
     except (typer.Abort, KeyboardInterrupt):
         status = 130
     sys.exit(status)

@@ -45,6 +45,9 @@ _MEASURED, _WATCHED = 0.2, 0.1  # shares of them
 _ANCHOR = 0.01
 _HEARD = 100  # clips that the mean voice of one speaker is taken from
 
+STEPS, FROZEN_STEPS = 2000, 300
+"""Of a training that is told neither steps nor time; the latter, with a frozen backbone."""
+
 Progress = Callable[[int, float], None]
 
 
@@ -114,7 +117,7 @@ def finetune_face_encoder(
             by, "test" to measure by.
         out: folder of the new bundle.
         start: see `Start.find`.
-        steps, seconds: whichever ends first; 300 steps (2,000 without a frozen backbone) if neither is given.
+        steps, seconds: whichever ends first; `FROZEN_STEPS` (`STEPS` without a frozen backbone) if neither is given.
         freeze: "backbone": the projection alone learns, from stored features, which takes seconds on
             a CPU. "none": all learns; for thousands of people, on a GPU.
         progress: called after each step with its number, from 1, and its loss.
@@ -145,7 +148,7 @@ def finetune_face_encoder(
     task, see = (_frozen_lesson if frozen else _whole_lesson)(encoder, material, split)
     before = _measure(lambda faces: calibration(encoder.embed(faces)), see, material, split)
     if steps is None and math.isinf(seconds):
-        steps = 300 if frozen else 2000
+        steps = FROZEN_STEPS if frozen else STEPS
     rate = learning_rate or (3e-4 if frozen else 3e-5)
     schedule = Schedule(
         seconds,
@@ -194,7 +197,7 @@ def finetune_speech(
         stage: "synthesizer" or "vocoder".
         corpora: (name, path) pairs, see `corpora.read_corpus`.
         data: in place of them a folder of records, made by `preprocess`.
-        steps, seconds: whichever ends first; 2,000 steps if neither is given.
+        steps, seconds: whichever ends first; `STEPS` if neither is given.
         learning_rate: a tenth of what the stage begins with if None.
 
     The other arguments, and what is raised, are as of `finetune_face_encoder`.
@@ -213,7 +216,7 @@ def finetune_speech(
     prepared = Prepared.open(data, stage)
     before = _evaluate(task)
     if steps is None and math.isinf(seconds):
-        steps = 2000
+        steps = STEPS
     rate = learning_rate or chosen.learning_rate / 10
     limit = math.inf if steps is None else steps
     schedule = Schedule(
@@ -441,14 +444,15 @@ def _evaluate(task: Task) -> dict[str, float]:
 
 
 def _tell(task: Task, progress: Progress | None) -> None:
-    """Has `progress` called with number and loss of each step."""
+    """Has `progress` called with number and loss of each step of the training; evaluations take no gradient."""
     if progress is None:
         return
     numbers, plain = itertools.count(1), task.loss
 
     def loss(batch: Any, share: float) -> tuple[Tensor, dict[str, Tensor]]:
         total, parts = plain(batch, share)
-        progress(next(numbers), float(total.detach()))
+        if torch.is_grad_enabled():
+            progress(next(numbers), float(total.detach()))
         return total, parts
 
     task.loss = loss

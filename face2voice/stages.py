@@ -168,7 +168,7 @@ def _face_encoder(stage: Stage, data: Prepared, options: Options) -> Task:
         faces = [i for i in indices if data.entries[i].length]
         # Records without a crop are clips; of the others only those made of videos have a voice.
         voices = [i for i in indices if not data.entries[i].length]
-        voices = voices or [i for i in faces if "raw" in data.record(i)]
+        voices = voices or [i for i in faces if data.record(i, "raw")]
         if faces and voices:
             people[speaker] = Person(faces, voices)
     learned, apart = _split_people(data, people)
@@ -263,7 +263,7 @@ def _portraits(data: Prepared) -> Portraits:
 
 def _voice_encoder(stage: Stage, data: Prepared, options: Options) -> Task:
     describer, features = _describer(data, options)
-    faces = {i: record["feature"] for i in range(len(data)) if "feature" in (record := data.record(i))}
+    faces = {i: record["feature"] for i in range(len(data)) if (record := data.record(i, "feature"))}
     pairing, people, shown = _pair(data, list(faces), options.pairing)
     seen = np.stack([faces[i] for i in shown])
 
@@ -391,7 +391,9 @@ def _split_people(
     records = data.speakers()
     split = {name: data.entries[records[name][0]].split for name in people}
     able = sorted(name for name in people if len(records[name]) >= at_least)
-    apart = [name for name in able if split[name] != "train"] or able
+    apart = [name for name in able if split[name] != "train"]
+    if len(apart) < 2:  # one person by himself cannot be mistaken for another
+        apart = able
     count = len(apart) if apart is not able else max(2, round(_SHARE_HELD_OUT * len(people)))
     drawn = np.random.default_rng(0).permutation(np.array(apart))[: min(count, most)].tolist()
     learned = {name: mine for name, mine in people.items() if split[name] == "train" and name not in drawn}

@@ -145,8 +145,9 @@ class Hardware:
             raise InputError(f"{self.devices} devices on {self.nodes} nodes: give at least one of each")
         if self.precision != "32-true" and not self.cuda:
             raise InputError(f"{self.precision}: needs CUDA (recurrences in it are not computed on a CPU); use 32-true")
-        if self.accelerator == "cuda" and torch.cuda.device_count() < self.devices:
-            raise InputError(f"{self.devices} CUDA devices asked for, {torch.cuda.device_count()} found")
+        if self.cuda and torch.cuda.device_count() < self.devices:
+            found = torch.cuda.device_count()
+            raise InputError(f"{self.devices} CUDA devices asked for, {found} found; give fewer, or train on the cpu")
 
     @property
     def cuda(self) -> bool:
@@ -181,6 +182,7 @@ def fit(
     with _quiet_lightning():
         learner = _Learner(task, Path(run), schedule, seed, hardware, advance)
         if learner.progress() >= 1 and (learner.run / MODEL_FILE).is_file():
+            log.info("%s: finished before, at step %d; more steps or time go on from there", run, learner.step)
             return learner.run / MODEL_FILE
         many = hardware.devices * hardware.nodes > 1
         trainer = Trainer(
@@ -330,7 +332,7 @@ class _Learner(LightningModule):
             _forget_after(self.run / LOG_FILE, self.step)
             self.board = SummaryWriter(str(self.run / BOARD_FOLDER), purge_step=self.step)
         if self.step:
-            log.info("%s: continuing at step %d, %.0f s spent", self.run, self.step, self.spent)
+            log.info("%s: the run in there goes on at step %d, %.0f s spent", self.run, self.step, self.spent)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Ends the training (-1), or readies learning rate and random numbers for the step."""

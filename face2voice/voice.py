@@ -1,14 +1,13 @@
 """A voice: 256 numbers in the space of the GE2E speech encoder."""
 
 import dataclasses
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from savedmodels import InputError, write_atomically
+from savedmodels import InputError, write_arrays
 
 SIZE = 256
 MADE_BY = "AI-generated voice, made with Face2Voice"
@@ -38,9 +37,7 @@ class Voice:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes an ``.npz`` file that `load` reads, tagged as AI-generated."""
-        buffer = io.BytesIO()
-        np.savez(buffer, embedding=self.embedding, source=np.array(self.source), comment=np.array(MADE_BY))
-        write_atomically(path, buffer.getvalue())
+        write_arrays(path, embedding=self.embedding, source=np.array(self.source), comment=np.array(MADE_BY))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Voice":

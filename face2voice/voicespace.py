@@ -1,14 +1,13 @@
 """What is known about the space of voices: people heard in it, and which way pitch and age lie."""
 
 import dataclasses
-import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from savedmodels import CheckpointError, InputError, write_atomically
+from savedmodels import CheckpointError, InputError, write_arrays
 
 from .voice import Voice
 
@@ -38,9 +37,7 @@ class VoiceSpace:
     embeddings: np.ndarray
 
     def save(self, path: Path) -> None:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **vars(self))
-        write_atomically(path, buffer.getvalue())
+        write_arrays(path, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "VoiceSpace":
@@ -51,10 +48,11 @@ class VoiceSpace:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{path}: no known voices in this file ({error})") from error
 
-    def nearest(self, voice: Voice, count: int = 5) -> list[tuple[int, float]]:
-        """The `count` most similar speakers, as (index, cosine), the nearest first."""
+    def nearest(self, voice: Voice, count: int = 3) -> list[tuple[Voice, float]]:
+        """The `count` most similar speakers and their cosines to the voice, the nearest first."""
         cosines = self.embeddings @ voice.embedding
-        return [(int(i), float(cosines[i])) for i in np.argsort(-cosines)[:count]]
+        nearest = np.argsort(-cosines)[:count]
+        return [(Voice(self.embeddings[i], str(self.names[i])), float(cosines[i])) for i in nearest]
 
     def shifted(self, voice: Voice, semitones: float = 0.0, years: float = 0.0) -> Voice:
         """The voice as it were with another pitch, and of a person of another age.

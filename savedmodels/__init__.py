@@ -1,7 +1,7 @@
 """The weights, and the one door to them."""
 
 from .bundles import LANDMARKS_5, Bundle, find_bundle, list_bundles
-from .checkpoints import Checkpoint, read_checkpoint, write_atomically, write_checkpoint
+from .checkpoints import Checkpoint, read_checkpoint, write_arrays, write_atomically, write_checkpoint
 from .errors import CheckpointError, Face2VoiceError, InputError
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "find_bundle",
     "list_bundles",
     "read_checkpoint",
+    "write_arrays",
     "write_atomically",
     "write_checkpoint",
 ]

@@ -9,6 +9,7 @@ Two kinds of file go through this door:
 """
 
 import dataclasses
+import io
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
@@ -172,8 +174,28 @@ def write_checkpoint(path: str | os.PathLike, module: nn.Module, dtype=torch.flo
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new, never a part."""
+    """Writes a file so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        OSError: it cannot be written; `filename` is `path`, or its folder if that is none.
+    """
     path = Path(os.path.realpath(path))
+    try:
+        _write_and_replace(path, content)
+    except OSError as error:
+        if error.filename != str(path.parent):  # the temporary file's, or none, as of a full disk
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def write_arrays(path: str | os.PathLike, **arrays: np.ndarray) -> None:
+    """An .npz file, by `write_atomically`."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomically(path, content.getvalue())
+
+
+def _write_and_replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

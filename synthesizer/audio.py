@@ -29,8 +29,8 @@ _GRIFFIN_LIM_ITERATIONS = 60
 
 
 def to_level(samples: np.ndarray) -> np.ndarray:
-    """float (n,) at 16 kHz -> float32 (n,), as loud as all that is learned from and spoken: `SPEECH_RMS`, or less
-    where peaks would reach full scale. Silence stays."""
+    """float (n,) at 16 kHz -> float32 (n,), as loud as what the synthesizer learns from and all that is spoken:
+    `SPEECH_RMS`, or less where peaks would reach full scale. Silence stays."""
     if not samples.any():
         return samples.astype(np.float32)
     energy = np.cumsum(np.pad(np.square(samples, dtype=np.float64), N_FFT // 2))

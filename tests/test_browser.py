@@ -248,6 +248,8 @@ def test_candidates_and_comparison(page):
     says(page, "#speak-status", "Done")
     says(page, "#speak-facts", "candidate 2")
     assert heard(page, "#speak-speech") == heard(page, "#speak-candidate-2")
+    page.locator("#speak-known input").first.check()
+    says(page, "#speak-status", "Speak now uses f")
     page.locator("#speak-compare button").first.click()
     page.locator("#compare-example").click()
     says(page, "#compare-photo-note", "One face found")

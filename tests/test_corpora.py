@@ -270,10 +270,40 @@ def test_manifest_carries_everything(tmp_path):
         ({"audio": "a.wav", "split": "valid"}, "split"),
         ({"audio": "a.wav", "span": [2, 1]}, "span"),
         ({"audio": "a.wav", "voice": 1}, "voice"),
+        ({"audio": "a.wav", "sex": "female"}, "sex"),
+        ({"audio": "a.wav", "age": "old"}, "old"),
     ):
         (tmp_path / "m.jsonl").write_text(json.dumps(record) + "\n")
         with pytest.raises(InputError, match=f"line 1.*{problem}"):
             read_manifest(tmp_path / "m.jsonl")
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    clip = Utterance(tmp_path / os.fsdecode(b"caf\xe9.wav"), "Hello.")
+    write_manifest(tmp_path / "m.jsonl", [clip])
+    assert read_manifest(tmp_path / "m.jsonl") == [clip]
+
+
+def test_a_damaged_table_of_one_clip_costs_no_other(tmp_path, caplog):
+    chapter, rows = "librispeech/train-clean-100/103/1240/103-1240", "x,0.0,3.0,0.5,0.5\n"
+    make(
+        tmp_path,
+        {
+            f"{chapter}-0000.flac": "",
+            f"{chapter}.alignment.txt": '103-1240-0000 ",CHAP',
+            "avspeech/avspeech_train.csv": f"{rows}y,3.0\nz,0.0,3.0,0.5,0.5\n",
+            "avspeech/x.mp4": "",
+            "avspeech/z.mp4": "",
+            "grid/s1/bbaf2n.mpg": "",
+            "grid/s1/bbaf2n.align": "0 25000 sil\n2500",
+            "lrs3/test/a/1.mp4": "",
+            "lrs3/test/a/1.txt": "Text:  HELLO\nWORD START END ASDSCORE\nHELLO 0.1",
+        },
+    )
+    assert [clip.words for name in ("librispeech", "grid", "lrs3") for clip in read(name, tmp_path / name)] == [()] * 3
+    assert [clip.speaker for clip in read("avspeech", tmp_path / "avspeech")] == ["x", "z"]
+    for named in ("103-1240.alignment.txt", "bbaf2n.align", "1.txt", "avspeech_train.csv"):
+        assert named in caplog.text
 
 
 @pytest.mark.parametrize("name", [name for name in CORPORA if name != "manifest"])

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import typer
 
@@ -343,13 +344,15 @@ def check_nesting(page: str) -> None:
     assert not stack
 
 
-def test_pairs_of_a_stub(stub, monkeypatch):
+def test_pairs_of_a_stub(stub, tmp_path):
     tts, judge, found = stub
-    clips = {"f0": 210.0, "m1": 130.0, "f2": 190.0, "m3": 110.0}
+    together = tmp_path / "all.wav"  # two seconds of each person
+    soundfile.write(together, np.concatenate([buzz(f0, 2.0) for f0 in (210.0, 130.0, 190.0, 110.0)]), RATE)
     pairs = [
-        Utterance(Path(f"{p.photo.stem}.wav"), speaker=p.photo.stem, sex=p.sex, faces=(p.photo,)) for p in found.people
+        Utterance(together, None, p.photo.stem, p.sex, faces=(p.photo, p.photo), span=(2.0 * i, 2.0 * i + 2.0))
+        for i, p in enumerate(found.people)
     ]
-    monkeypatch.setattr(voices, "load_speech", lambda path, seconds: buzz(clips[Path(path).stem], 2.0))
+    pairs.append(Utterance(tmp_path / "none.wav", speaker="x", sex="f", faces=(found.people[0].photo,)))
     results = evaluate({"b": tts}, Material(found.people, pairs=pairs), Settings(parts=("pairs",)), judge)
     measured = results.bundles["b"]["pairs"].figures
     assert measured["secs"].value == 1.0
@@ -357,12 +360,15 @@ def test_pairs_of_a_stub(stub, monkeypatch):
     assert measured["secs_margin_same_sex"].value == 0.0
     assert measured["f0_off"].value == pytest.approx(12 * np.mean(np.abs(np.log2(
         [200 / 210, 120 / 130, 200 / 190, 120 / 110]))), abs=0.2)  # fmt: skip
+    assert measured["stability_over_photos"].value == pytest.approx(1)
     assert "STAND-IN" not in " ".join(results.bundles["b"]["pairs"].notes)
 
 
 def test_copies_of_an_original(monkeypatch):
-    monkeypatch.setattr(sound, "load_speech", lambda path, seconds: buzz(120, 1.0))
-    section = sound.measure_copies(lambda samples: samples * 0.5, [Path("a.flac"), Path("b.flac")])
+    monkeypatch.setattr(sound, "read_clip", lambda utterance, seconds: buzz(120, 1.0))
+    section = sound.measure_copies(
+        lambda samples: samples * 0.5, [Utterance(Path("a.flac")), Utterance(Path("b.flac"))]
+    )
     assert section.figures["mel_cepstral_distortion_13"].value == pytest.approx(0, abs=1e-3)
     assert section.figures["f0_error"].value == pytest.approx(0, abs=0.1)
     assert "a.flac, b.flac" in section.notes[0]
@@ -405,6 +411,7 @@ def test_material(tmp_path):
         ("a", "a.wav", "a.jpg", 9.0),
         ("b", "b.wav", "b.jpg", 9.0),
     ]
+    assert find_material(None, 0, None, manifest).people == ()
     write_manifest(manifest, photos)
     with pytest.raises(InputError, match="both a clip and a photo"):
         find_material(None, 2, tmp_path, manifest)

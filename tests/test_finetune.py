@@ -1,6 +1,7 @@
 """Fine-tuning and calibration: from folders of photos and clips to bundles, on tiny networks."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from face2voice.finetune import Start, finetune_face_encoder, finetune_speech, s
 from face2voice.likeness import chance, likeness
 from face2voice.pairs import at_most, match_by_sex_and_age, read_people
 from face2voice.preprocess import makers
+from face2voice.stages import find_stage
 from savedmodels import Bundle, CheckpointError, InputError, find_bundle, read_checkpoint, write_checkpoint
+from synthesizer import Tacotron
 from vocoder import WaveRNN, WaveRNNDims
 
 PORTRAIT = Path(__file__).parent / "data" / "portrait.jpg"
@@ -255,14 +258,23 @@ def test_vocoder_of_one_speaker(tmp_path, bundle):
     assert not result.held_out and not result.before, "a single clip cannot be held out"
 
 
-def test_held_out_clips_are_measured(tmp_path, bundle):
+@pytest.mark.parametrize(
+    ("stage", "figures"), [("vocoder", {"held_out_nats"}), ("synthesizer", {"held_out", "held_out_mel"})]
+)
+def test_held_out_clips_are_measured(tmp_path, bundle, stage, figures):
+    start = shutil.copytree(bundle, tmp_path / "start")
+    write_checkpoint(start / "synthesizer.safetensors", Tacotron(find_stage("synthesizer").sizes["tiny"]))
     for i in range(12):
-        clip(tmp_path / "clips" / "me" / f"{i}.wav", 100 + i)
+        clip(tmp_path / "clips" / "me" / f"{i}.wav", 100 + i, 2.0).with_suffix(".txt").write_text("Hello there.")
+    steps = []
     result = finetune_speech(
-        "vocoder", tmp_path / "out", [("people", tmp_path / "clips")], start=bundle, steps=2, device="cpu"
+        *(stage, tmp_path / "out", [("people", tmp_path / "clips")]),
+        **{"start": start, "steps": 2, "progress": lambda *at: steps.append(at), "device": "cpu", "batch_size": 4},
     )
     assert result.held_out == "1 records held out"
-    assert set(result.before) == set(result.after) == {"held_out_nats"}
+    assert set(result.before) == set(result.after) == figures
+    assert [step for step, _ in steps] == [1, 2]
+    assert Bundle("", result.bundle).verify() and (result.bundle / f"{stage}.safetensors").is_file()
 
 
 # ---- calibration

@@ -252,6 +252,13 @@ def test_speak_clone_and_embed(bundle, tmp_path):
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
 
 
+def test_a_file_that_cannot_be_written_is_one_line(bundle, tmp_path):
+    (tmp_path / "file").touch()
+    made = run("embed", "--bundle", bundle, "--face", PORTRAIT, "-o", tmp_path / "file" / "v.npz")
+    assert made.returncode == 2
+    assert made.stderr.strip() == f"face2voice: {tmp_path / 'file'}: File exists"
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -25,7 +25,8 @@ def space() -> VoiceSpace:
 
 def test_nearest_is_itself(space):
     (first, cosine), (second, _) = space.nearest(Voice(space.embeddings[7]), 2)
-    assert first == 7 and cosine == pytest.approx(1.0, abs=1e-5) and space.sexes[second] == space.sexes[7]
+    assert first.source == space.names[7] and cosine == pytest.approx(1.0, abs=1e-5)
+    assert second.source[0] == space.sexes[7]
 
 
 def test_pitch_and_age_move_their_own_way(space):

@@ -1,6 +1,7 @@
 """``face2voice evaluate``: measure bundles, side by side."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -62,14 +63,19 @@ def evaluate(
     settings = dataclasses.replace(QUICK if quick else Settings(), **chosen, vocoder=vocoder, seed=seed)
     bundles = {name: Face2Voice.load(name, device) for name in bundle or ["default"]}
     wanted = [settings.voices, *(getattr(settings, size) for part, size in _SIZES.items() if part in settings.parts)]
+    if pairs and settings.parts == ("pairs",):
+        wanted = [0]  # the manifest has its own photos
     material = find_material(data, max(wanted), faces, pairs, natural)
     judge = find_judge(ge2e) if {"voices", "pairs"} & set(settings.parts) else None
+    as_json = out if as_file else out / "report.json"
+    as_json.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(as_json.parent, os.W_OK):
+        raise InputError(f"{as_json.parent}: cannot be written to; choose another folder for the report")
     to_user = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (TextColumn("evaluating"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
     with Progress(*columns, console=to_user, transient=True, disable=not to_user.is_terminal) as bar:
         task = bar.add_task("", total=1.0)
         results = run(bundles, material, settings, judge, lambda share: bar.update(task, completed=share))
-    as_json = out if as_file else out / "report.json"
     write_atomically(as_json, report.to_json(results).encode())
     write_atomically(as_json.with_suffix(".html"), report.to_html(results).encode())
     table = Table("part", "figure", "bundle", "value", "95 %", "chance")

@@ -63,14 +63,15 @@ def face_encoder(
     if pairs and pair_by != "person":
         raise InputError("--pair-by sex-age is for --corpus: in --pairs faces and voices are of the same people")
     seconds = seconds_of(max_time)
-    from ..finetune import finetune_face_encoder
+    from ..finetune import FROZEN_STEPS, STEPS, finetune_face_encoder
     from ..pairs import at_most, read_corpora, read_people
 
     if pairs:
         utterances = read_people(pairs)
     else:
         utterances = read_corpora(map(name_and_path, corpus), pair_by == "sex-age", seed)
-    with _steps("face-encoder", steps) as progress:
+    usual = FROZEN_STEPS if freeze == "backbone" else STEPS
+    with _steps("face-encoder", steps or (None if max_time else usual)) as progress:
         result = finetune_face_encoder(
             list(at_most(utterances, per_person)),
             out,
@@ -106,9 +107,9 @@ def _speech(stage: str, what: str) -> Callable[..., None]:
         work: Work = None,
     ) -> None:
         seconds = seconds_of(max_time)
-        from ..finetune import finetune_speech
+        from ..finetune import STEPS, finetune_speech
 
-        with _steps(stage, steps) as progress:
+        with _steps(stage, steps or (None if max_time else STEPS)) as progress:
             result = finetune_speech(
                 stage,
                 out,

@@ -4,12 +4,15 @@ import csv
 import dataclasses
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .files import PHOTO, SOUND, VIDEO, files, folders, lines, published_split, text_beside
+from .files import PHOTO, SOUND, VIDEO, files, folders, lines, published_split, table_beside, text_beside
 from .record import Utterance
+
+log = logging.getLogger(__name__)
 
 _VOXCELEB_ID = re.compile(r"id\d{5}")
 _VOXCELEB1_TEST = ("id10270", "id10309")  # the verification test's first and last speaker
@@ -66,9 +69,14 @@ def avspeech(root: Path) -> Iterator[Utterance]:
     clips = {clip.stem: clip for clip in files(root, VIDEO)}
     for split in ("train", "test"):
         table = root / f"avspeech_{split}.csv"
-        for row in csv.reader(lines(table)) if table.is_file() else ():
-            name, start, end = row[0], row[1], row[2]
-            x, y = float(row[3]), float(row[4])
+        for number, row in enumerate(csv.reader(lines(table)) if table.is_file() else ()):
+            try:
+                name, start, end, x, y = *row[:3], *map(float, row[3:5])
+            except ValueError:
+                if not number:  # another table altogether
+                    raise
+                log.warning("%s: a row is not as published: %s", table, ",".join(row))
+                continue
             names = (f"{name}_{start}_{end}", f"{name}_{start}-{end}", f"{name}_{start}")
             clip = next((clips[n] for n in names if n in clips), None)
             span = None
@@ -98,14 +106,14 @@ def grid(root: Path) -> Iterator[Utterance]:
     for (talker, name), paths in sorted(found.items()):
         video = paths.get("video")
         if audio := paths.get(".wav", video):
-            words = _grid_words(paths[".align"]) if ".align" in paths else ()
+            words = table_beside(paths[".align"], _grid_words, ()) if ".align" in paths else ()
             yield Utterance(audio, _grid_text(name), talker, video=video, words=words)
 
 
 def lrs3(root: Path) -> Iterator[Utterance]:
     """pretrain|trainval|test/VIDEO/NNNNN.mp4 and .txt with text and word timings (Afouras et al., 2018)."""
     for clip in files(root, (".mp4",)):
-        text, words = _lrs_text(clip.with_suffix(".txt"))
+        text, words = table_beside(clip.with_suffix(".txt"), _lrs_text, (None, ()))
         split = published_split(clip.parent.parent.name)
         yield Utterance(clip, text, clip.parent.name, split=split, video=clip, words=words)
 
@@ -183,8 +191,8 @@ def _grid_text(name: str) -> str | None:
     return " ".join(words) if len(name) == 6 and None not in words else None
 
 
-def _grid_words(path: Path) -> tuple[tuple[str, float, float], ...]:
-    rows = [line.split() for line in lines(path)]
+def _grid_words(table: list[str]) -> tuple[tuple[str, float, float], ...]:
+    rows = [line.split() for line in table]
     return tuple(
         (word, int(start) / _GRID_UNITS, int(end) / _GRID_UNITS)
         for start, end, word in rows
@@ -192,10 +200,10 @@ def _grid_words(path: Path) -> tuple[tuple[str, float, float], ...]:
     )
 
 
-def _lrs_text(path: Path) -> tuple[str | None, tuple[tuple[str, float, float], ...]]:
+def _lrs_text(table: list[str]) -> tuple[str | None, tuple[tuple[str, float, float], ...]]:
     """What stands behind "Text:", and the rows below "WORD START END ASDSCORE" if there are any."""
     text, words, timed = None, [], False
-    for line in lines(path) if path.is_file() else ():
+    for line in table:
         row = line.split()
         if timed:
             words.append((row[0], float(row[1]), float(row[2])))

@@ -1,10 +1,16 @@
 """What the readers share: folders in a fixed order, and tables of text."""
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from savedmodels import InputError
+
+log = logging.getLogger(__name__)
+
+Table = TypeVar("Table")
 
 SOUND = (".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav")
 VIDEO = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
@@ -41,6 +47,18 @@ def pairs(path: Path) -> dict[str, str]:
     """First word of each line -> the rest of it; empty where there is no such file."""
     rows = (line.split(maxsplit=1) for line in lines(path)) if path.is_file() else ()
     return {row[0]: row[1].strip() if len(row) > 1 else "" for row in rows}
+
+
+def table_beside(path: Path, parse: Callable[[list[str]], Table], nothing: Table) -> Table:
+    """What `parse` makes of the lines of one clip's table. Where there is none, or, with a warning, where it is not
+    as published, `nothing`: one of a million such tables must not end the reading of the others."""
+    if not path.is_file():
+        return nothing
+    try:
+        return parse(lines(path))
+    except (ValueError, IndexError, InputError) as error:
+        log.warning("%s: not as published (%s); its clip goes without", path, error)
+        return nothing
 
 
 def text_beside(path: Path, ending: str = ".txt") -> str | None:

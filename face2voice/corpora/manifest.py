@@ -23,7 +23,7 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
                 record[key] = _relative(record[key], path.parent)
         if utterance.faces:
             record["faces"] = [_relative(face, path.parent) for face in utterance.faces]
-        lines.append(json.dumps(record, ensure_ascii=False))
+        lines.append(json.dumps(record))  # in ASCII, since a file's name need not be UTF-8
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
@@ -60,7 +60,11 @@ def _from_json(record: dict[str, Any], folder: Path) -> Utterance:
         if key in record:
             record[key] = tuple(float(value) for value in record[key])
     record["words"] = tuple((str(word), float(start), float(end)) for word, start, end in record.get("words", ()))
+    if record.get("age") is not None:
+        record["age"] = float(record["age"])
     utterance = Utterance(**record)
+    if utterance.sex not in ("f", "m", None):
+        raise ValueError(f"sex is {utterance.sex!r}, not f or m")
     if not utterance.files:
         raise ValueError("neither audio nor video nor faces")
     if utterance.split not in _SPLITS:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .files import files, folders, lines, pairs, published_split, text_beside
+from .files import files, folders, lines, pairs, published_split, table_beside, text_beside
 from .record import Utterance
 
 _LIBRISPEECH_NAME = re.compile(r"(\d+)-\d+-\d+")
@@ -22,7 +22,7 @@ def librispeech(root: Path) -> Iterator[Utterance]:
             if name.endswith(".trans.txt"):
                 texts |= pairs(folder / name)
             elif name.endswith(".alignment.txt"):
-                words |= dict(map(_alignment, lines(folder / name)))
+                words |= table_beside(folder / name, lambda rows: dict(map(_alignment, rows)), {})
         found = {name.removesuffix(".flac") for name in names if name.endswith(".flac")}
         for name in sorted(found | texts.keys()):
             if match := _LIBRISPEECH_NAME.fullmatch(name):

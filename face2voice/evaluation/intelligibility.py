@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from encoder.audio import load_speech
 from face2voice.corpora import Utterance
 from face2voice.recipes.voicebank import speak_with_flite
 from savedmodels import InputError
 
 from .figures import Player, Section, ratio
+from .material import read_clip
 from .takes import Take
 
 SAMPLE_RATE = 16_000
@@ -51,13 +51,16 @@ def measure_natural(utterances: Sequence[Utterance]) -> Section:
     return Section(
         error_rates(rows, f"sentences by {len({u.speaker for u in utterances})} people"),
         rows,
-        ["Other sentences than the bundles', by readers whose English may be a second language: a rough bound."],
+        ["Other sentences than the bundles'; to speechocean762's readers English is a second language: a rough bound."],
     )
 
 
 def natural(utterances: Iterable[Utterance]) -> Iterator[Heard]:
     """Utterances as they are said."""
-    return ((u.speaker, u.text, u.sex, load_speech(u.audio)) for u in utterances)
+    for utterance in utterances:
+        samples = read_clip(utterance)
+        if samples is not None:
+            yield utterance.speaker, utterance.text, utterance.sex, samples
 
 
 def flite(voice: str, text: str) -> Heard:

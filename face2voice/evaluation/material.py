@@ -1,20 +1,27 @@
 """What the evaluation is done on: people held out, real speech, and pairs of the two."""
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
+from encoder.audio import MAX_SECONDS
 from face2voice.corpora import Utterance, read_manifest
 from face2voice.corpora.speech import librispeech, speechocean762
+from face2voice.preprocess.media import read_sound
 from face2voice.recipes.sources import Portrait, is_speaker_held_out, read_voteview
 from savedmodels import InputError
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item", Utterance, Portrait)
 
 _ADULT = 18  # years
 _FEWEST_WORDS = 5  # of a sentence that is recognised
-KEPT_OUT = 20  # files of LibriSpeech that the recipes train no vocoder on: the first, by path
+KEPT_OUT = 20  # readers of LibriSpeech that the recipes train no vocoder on: the first, by path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +43,9 @@ class Material:
     pairs: Sequence[Utterance] = ()
 
     @property
-    def originals(self) -> list[Path]:
+    def originals(self) -> Sequence[Utterance]:
         """Real speakers whom the vocoder has not heard."""
-        return [reader.audio for reader in self.readers[:KEPT_OUT]]
+        return self.readers[:KEPT_OUT]
 
     def speakers(self, count: int) -> list[Utterance]:
         """Readers, half of them women, as many as there are up to `count`."""
@@ -49,38 +56,50 @@ class Material:
         return _in_turn([reader for reader in self.readers if is_speaker_held_out(reader.speaker)])[:count]
 
 
+def read_clip(utterance: Utterance, seconds: float = MAX_SECONDS) -> np.ndarray | None:
+    """The first seconds of what it says: float32 (n,), 16 kHz, whatever kind of file. None, and a warning, if that
+    cannot be read: one clip of many must not end an evaluation."""
+    start, end = utterance.span or (0.0, np.inf)
+    try:
+        return read_sound(utterance.audio, (start, min(end, start + seconds)))
+    except InputError as error:
+        log.warning("%s", error)
+        return None
+
+
 def find_material(
     data: Path | None, people: int, faces: Path | None = None, pairs: Path | None = None, natural: Path | None = None
 ) -> Material:
     """What lies in the folder of data: ``faces/voteview``, ``speech/LibriSpeech``, ``speech/speechocean762``.
 
     Args:
-        people: how many portraits are wanted.
-        faces, natural: folders in place of ``faces/voteview`` and ``speech/speechocean762``.
+        people: how many portraits are wanted; of none there need be no folder.
+        faces, natural: folders in place of ``faces/voteview`` and, for what is natural, of what is in ``speech``.
         pairs: manifest of `Utterance`s with faces.
 
     Raises:
         InputError: no portraits, too few of them, or a manifest that is none.
     """
-    if not (data or faces):
+    if people and not (data or faces):
         raise InputError("give the folder of data with --data, or that of the portraits with --faces")
     if data and not data.is_dir():
         raise InputError(f"{data}: no such folder; give one with faces/voteview and speech/")
-    folder = faces or data / "faces" / "voteview"
-    if not (folder / "members.csv").is_file():
+    folder = faces or (data / "faces" / "voteview" if data else None)
+    if people and not (folder / "members.csv").is_file():
         raise InputError(f"{folder / 'members.csv'}: no such file; give the folder that holds members.csv and images/")
     readers = natural_speech = ()
     if data and (data / "speech" / "LibriSpeech").is_dir():
         readers = _one_each(sorted(librispeech(data / "speech" / "LibriSpeech"), key=lambda u: u.audio))
-    natural = natural or (data / "speech" / "speechocean762" if data else None)
-    if natural and natural.is_dir():
-        natural_speech = _one_each(u for u in speechocean762(natural) if u.split == "test" and _is_sentence(u))
-    spoken = [reader for reader in readers if reader.text]
+    spoken = natural or (data / "speech" / "speechocean762" if data else None)
+    if spoken and spoken.is_dir():
+        natural_speech = _one_each(u for u in speechocean762(spoken) if u.split == "test" and _is_sentence(u))
+    if not natural:
+        natural_speech = [reader for reader in readers if reader.text] or natural_speech
     return Material(
-        people=held_out(folder, people),
-        others=_in_turn([portrait for portrait in read_voteview(folder) if not portrait.held_out]),
+        people=held_out(folder, people) if people else (),
+        others=_in_turn([portrait for portrait in read_voteview(folder) if not portrait.held_out]) if people else (),
         readers=readers,
-        natural=spoken or natural_speech,
+        natural=natural_speech,
         pairs=_pairs(read_manifest(pairs), pairs) if pairs else (),
     )
 
@@ -127,7 +146,8 @@ def _pairs(utterances: Sequence[Utterance], manifest: Path) -> list[Utterance]:
         people[utterance.speaker] = dataclasses.replace(
             known,
             audio=known.audio or utterance.audio,
-            faces=known.faces or utterance.faces,
+            span=known.span if known.audio else utterance.span,
+            faces=tuple(dict.fromkeys((*known.faces, *utterance.faces))),
             sex=known.sex or utterance.sex,
             age=utterance.age if known.age is None else known.age,
         )

@@ -7,7 +7,6 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
 
 from face2voice.corpora import Utterance
@@ -191,27 +190,15 @@ class _Measuring:
         s2f = Speech2Face(bundle, self.subject.tts.device)
         parts = [speech2face.measure_face_to_face(s2f, [p.photo for p in material.people[: count.portraits]])]
         clips = material.unheard(count.clips)
-        if clips and material.others:
-            judge = speech2face.judge_of_sex(s2f, material.others)
-            parts.append(speech2face.measure_portraits(s2f, clips, judge))
+        judges = speech2face.Judges.learn(s2f, material.others) if material.others else None
+        if clips and judges:
+            parts.append(speech2face.measure_portraits(s2f, clips, judges))
         notes = ["Real pairs of face and voice were not given (--pairs)."]
         if material.pairs:
-            parts.append(self._speech2face_of_pairs(s2f))
+            parts.append(speech2face.measure_pairs(s2f, material.pairs, judges))
             notes = parts[-1].notes
         figures = {name: figure for part in parts for name, figure in part.figures.items()}
         return Section(figures, [row for part in parts for row in part.rows], notes)
-
-    def _speech2face_of_pairs(self, s2f: Speech2Face) -> Section:
-        predicted, true = [], []
-        for pair in self.material.pairs:
-            try:
-                features = s2f.feature_from_speech(pair.audio), s2f.feature_from_face(pair.faces[0])
-            except InputError as error:
-                log.warning("%s", error)
-                continue
-            predicted.append(features[0])
-            true.append(features[1])
-        return speech2face.measure(np.array(predicted), np.array(true))
 
     def speed(self) -> Section:
         return speed.measure(self._harvard, self.subject.face_seconds)
@@ -244,7 +231,9 @@ class _Counter:
 
 def _texts(s: Settings) -> int:
     """How many texts a bundle will say, copies counted as such."""
-    harvard = s.sentences * s.voices * bool({"intelligibility", "speed"} & set(s.parts))
+    parts = set(s.parts)
+    by_all = {"intelligibility", "speed"} & parts or "sound" in parts and "attention" not in parts
+    harvard = s.sentences * s.voices * bool(by_all)
     counts = {
         "voices": s.people,
         "pairs": s.pairs,
@@ -297,7 +286,7 @@ def _about(bundles: Mapping[str, Face2Voice], material: Material, s: Settings, j
         "harvard_sentences": list(harvard_sentences()[: s.sentences]),
         "varied_sentences": list(varied_sentences()[: s.varied]),
         "long_text": _long(s) if s.long_text else "",
-        "originals_of_copies": [path.name for path in material.originals[: s.copies]],
+        "originals_of_copies": [_named(u) for u in material.originals[: s.copies]],
         "natural_speech": [_named(u) | {"text": u.text} for u in material.natural[: max(s.natural, s.copies)]],
         "real_speakers": [_named(u) for u in clips],
         "pairs": [_named(u) | {"photo": u.faces[0].name} for u in material.pairs],

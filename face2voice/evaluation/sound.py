@@ -5,18 +5,18 @@ import importlib.util
 import math
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from scipy.signal import butter, sosfiltfilt
 
-from encoder.audio import load_speech
+from face2voice.corpora import Utterance
 from synthesizer import audio
 from synthesizer.text import load_lexicon
 from synthesizer.text.phonemes import to_phones
 
 from .figures import Figure, Player, Section, mean, ratio
 from .intelligibility import Heard, transcribe
+from .material import read_clip
 from .takes import Take
 
 SAMPLE_RATE = 16_000
@@ -56,20 +56,23 @@ def natural_figures(clips: Sequence[np.ndarray], people: Sequence[str]) -> dict[
     }
 
 
-def measure_originals(paths: Sequence[Path]) -> Section:
+def measure_originals(utterances: Sequence[Utterance]) -> Section:
     """Clicks, silence and clipping of real recordings."""
-    clips = [load_speech(path, COPY_SECONDS) for path in paths]
-    return Section(natural_figures(clips, [path.stem for path in paths]))
+    clips = {utterance.audio.stem: read_clip(utterance, COPY_SECONDS) for utterance in utterances}
+    clips = {name: clip for name, clip in clips.items() if clip is not None}
+    return Section(natural_figures(list(clips.values()), list(clips)))
 
 
 def measure_copies(
-    copy: Callable[[np.ndarray], np.ndarray], originals: Sequence[Path], tick: Callable[[], None] = lambda: None
+    copy: Callable[[np.ndarray], np.ndarray], originals: Sequence[Utterance], tick: Callable[[], None] = lambda: None
 ) -> Section:
     """Copy synthesis, true mel to vocoder, of real speakers whom the vocoder has not heard."""
     rows, players = [], []
     optional = _optional_measures()
-    for path in originals:
-        original = load_speech(path, COPY_SECONDS)
+    for utterance in originals:
+        original, path = read_clip(utterance, COPY_SECONDS), utterance.audio
+        if original is None:
+            continue
         made = copy(original)
         length = min(len(original), len(made))
         original, made = original[:length], made[:length]

@@ -1,6 +1,7 @@
 """How much of a face Speech2Face reads off a voice, as its paper measures it (Oh et al., 2019, section 4)."""
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encoder.audio import SAMPLE_RATE
 from face2voice.corpora import Utterance
 from face2voice.recipes.sources import Portrait
 from face2voice.speech2face import Speech2Face
@@ -16,27 +18,56 @@ from face2voice.speech2face.train import sex_classifier
 from savedmodels import InputError
 
 from .figures import Figure, Section, estimate, mean, share
+from .material import read_clip
 
 log = logging.getLogger(__name__)
 
 RANKS = (1, 2, 5, 10)
 
 
-def measure_portraits(s2f: Speech2Face, clips: Sequence[Utterance], judge: Callable[[Tensor], Tensor]) -> Section:
+@dataclasses.dataclass(frozen=True)
+class Judges:
+    """Read sex and age off the features of faces, linearly, as portraits of known people taught them.
+
+    Attributes:
+        sex: see `sex_classifier`.
+        age: features (B, feature) -> years (B,).
+    """
+
+    sex: Callable[[Tensor], Tensor]
+    age: Callable[[Tensor], Tensor]
+
+    @classmethod
+    def learn(cls, s2f: Speech2Face, portraits: Sequence[Portrait]) -> "Judges":
+        """From portraits of which sex and age are known."""
+        features, people = [], []
+        for portrait in portraits:
+            with contextlib.suppress(InputError):  # no face was found
+                features.append(s2f.feature_from_face(portrait.photo))
+                people.append(portrait)
+        features = np.array(features)
+        aged = [i for i, person in enumerate(people) if person.age is not None]
+        ages = _ridge(features[aged], np.array([people[i].age for i in aged], float))
+        return cls(sex_classifier(features, [person.sex for person in people]), ages)
+
+
+def measure_portraits(s2f: Speech2Face, clips: Sequence[Utterance], judges: Judges) -> Section:
     """Whether the portrait of a voice is of the speaker's sex.
 
     Args:
         clips: of known sex.
-        judge: of `sex_classifier`.
     """
     rows = []
     for clip in clips:
-        try:
-            portrait = s2f.portrait_from_speech(clip.audio)
-        except InputError as error:
-            log.warning("%s", error)
+        samples = read_clip(clip)
+        if samples is None:
             continue
-        score = float(judge(torch.from_numpy(s2f.describe(portrait.image))[None]))
+        try:
+            portrait = s2f.portrait_from_speech((samples, SAMPLE_RATE))
+        except InputError as error:
+            log.warning("%s: %s", clip.audio, error)
+            continue
+        score = float(judges.sex(torch.from_numpy(s2f.describe(portrait.image))[None]))
         rows.append(
             {"clip": clip.audio.name, "sex": clip.sex, "score": score, "right": (score > 0) == (clip.sex == "f")}
         )
@@ -60,14 +91,37 @@ def measure_face_to_face(s2f: Speech2Face, photos: Sequence[Path]) -> Section:
     return Section({f"face_to_face_{name.removeprefix('feature_')}": figures[name] for name in wanted})
 
 
-def judge_of_sex(s2f: Speech2Face, portraits: Sequence[Portrait]) -> Callable[[Tensor], Tensor]:
-    """A linear judge of sex, from the features of photos; see `sex_classifier`."""
-    features, sexes = [], []
-    for portrait in portraits:
-        with contextlib.suppress(InputError):  # no face was found
-            features.append(s2f.feature_from_face(portrait.photo))
-            sexes.append(portrait.sex)
-    return sex_classifier(np.array(features), sexes)
+def measure_pairs(s2f: Speech2Face, pairs: Sequence[Utterance], judges: Judges | None) -> Section:
+    """How near the face that a clip gives comes to the speaker's own, and the portrait to its sex and age.
+
+    Args:
+        pairs: a clip of a person and a photo, one for each person.
+        judges: of the portraits; without them, nothing is told of sex and age.
+    """
+    people, features = [], []
+    for pair in pairs:
+        samples = read_clip(pair)
+        if samples is None:
+            continue
+        try:
+            features.append((s2f.feature_from_speech((samples, SAMPLE_RATE)), s2f.feature_from_face(pair.faces[0])))
+        except InputError as error:
+            log.warning("%s, %s: %s", pair.audio, pair.faces[0], error)
+            continue
+        people.append(pair)
+    if not people:
+        return Section(notes=["No pair could be measured: no face was found, or no speech heard."])
+    heard, seen = (np.stack(side) for side in zip(*features, strict=True))
+    of_clips, of_photos = ([s2f.portrait(feature) for feature in side] for side in (heard, seen))
+    landmarks = tuple(np.stack([portrait.landmarks for portrait in side]) for side in (of_clips, of_photos))
+    if not judges:
+        return measure(heard, seen, landmarks)
+    shown = torch.from_numpy(np.stack([s2f.describe(portrait.image) for portrait in of_clips]))
+    women, ages = judges.sex(shown) > 0, judges.age(shown)
+    read = [(("m", "f")[int(woman)], person.sex) for woman, person in zip(women, people, strict=True)]
+    read_ages = [(float(age), person.age) for age, person in zip(ages, people, strict=True)]
+    known = ([pair for pair in both if pair[1] is not None] for both in (read, read_ages))
+    return measure(heard, seen, landmarks, *(tuple(zip(*both, strict=True)) or None for both in known))
 
 
 def measure(
@@ -133,6 +187,17 @@ def landmark_ratios(landmarks: np.ndarray) -> np.ndarray:
     spans = [(27, 8), (31, 35), (48, 54), (4, 12)]
     lengths = [np.linalg.norm(landmarks[:, a] - landmarks[:, b], axis=1) for a, b in spans]
     return np.stack(lengths, axis=1) / between[:, None]
+
+
+def _ridge(features: np.ndarray, values: np.ndarray, ridge: float = 1e-2) -> Callable[[Tensor], Tensor]:
+    """Linear regression of values (n,) on features (n, feature): features (B, feature) -> (B,)."""
+    centre, middle = features.mean(axis=0), float(values.mean())
+    apart = (features - centre).astype(np.float64)
+    covariance = apart.T @ apart
+    covariance += ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    slope = torch.from_numpy(np.linalg.solve(covariance, apart.T @ (values - middle))).float()
+    origin = torch.from_numpy(np.asarray(centre)).float()
+    return lambda x: (x - origin) @ slope + middle
 
 
 def _ratio_correlation(one: np.ndarray, other: np.ndarray) -> Figure:

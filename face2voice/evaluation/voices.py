@@ -1,18 +1,19 @@
 """Whether a voice suits its face: sex, age, who it is; and whether voices differ as people do."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import comb
 
-from encoder.audio import load_speech
 from face2voice.corpora import Utterance
 from face2voice.recipes.sources import Portrait
 from savedmodels import InputError
 
 from .figures import Figure, Player, Section, estimate, mean, median, pairwise, rank_correlation, share
 from .judge import Judge, SexClassifier
+from .material import read_clip
 from .sound import median_f0, syllable_count
 from .takes import Subject, altered
 from .texts import harvard_sentences
@@ -22,6 +23,7 @@ REAL_SECONDS = 8.0  # of each real speaker
 WAYS = 5  # of the matching
 _PAIR_TEXT = " ".join(harvard_sentences()[:2])
 _CHILD = 14  # years, below it
+_OTHER_PHOTOS = 5  # of a person, at most
 _UNKNOWN_AGE = 15.0  # years that an unknown age counts as being off
 
 
@@ -47,9 +49,8 @@ def listen(utterances: Sequence[Utterance], judge: Judge) -> list[RealSpeaker]:
     """Real speakers as the judge hears them; clips without speech are left out."""
     heard = []
     for utterance in utterances:
-        try:
-            samples = load_speech(utterance.audio, REAL_SECONDS)
-        except InputError:
+        samples = read_clip(utterance, REAL_SECONDS)
+        if samples is None:
             continue
         halves = [judge.embed(half) for half in np.array_split(samples, 2)]
         if all(half is not None for half in halves):
@@ -113,8 +114,8 @@ def measure(subject: Subject, judge: Judge, real: Sequence[RealSpeaker]) -> Sect
         "Age with F0 and with syllables a second: Spearman's correlation. Diversity: 1 - cosine between people of "
         "one sex, of their speech as the judge hears it, and of the embeddings that the faces gave.",
         "Stability: cosine of the voices of altered photos (mirrored, turned by 6 degrees, cropped, darker) to the "
-        "unaltered; there is one photo of each person, so other photos could not be tried. By chance: other people of "
-        "the same sex.",
+        "unaltered; of these people there is one photo each (for several of one person see the part pairs). By chance: "
+        "other people of the same sex.",
     ]
     players = [Player(_who(take.portrait), take.speech.samples) for take in takes[:8]]
     return Section(figures, [*rows, *steady], notes, players)
@@ -150,7 +151,8 @@ def measure_halves(real: Sequence[RealSpeaker]) -> Section:
 
 
 def measure_pairs(subject: Subject, judge: Judge, pairs: Sequence[tuple[Portrait, RealSpeaker]]) -> Section:
-    """How near the voice of each face comes to its owner's.
+    """How near the voice of each face comes to its owner's; and how near voices of a person's other photos,
+    where the speaker's record has some, come to the first one's.
 
     Args:
         pairs: a face and the real speaker it belongs to, one for each person.
@@ -189,7 +191,7 @@ def measure_pairs(subject: Subject, judge: Judge, pairs: Sequence[tuple[Portrait
     children = [row["f0"] for row in rows if row["age"] is not None and row["age"] < _CHILD]
     if children:
         figures["median_f0_children"] = median(children, "children", unit="Hz")
-    return Section(figures, rows)
+    return Section(figures | _stability_over_photos(subject, pairs), rows)
 
 
 def matching_figures(similarity: np.ndarray, sexes: Sequence[str | None]) -> dict[str, Figure]:
@@ -263,10 +265,33 @@ def _stability(subject: Subject, people: int = 20) -> tuple[dict[str, Figure], l
             except InputError:
                 continue
             rows.append({"photo": portrait.photo.name, "altered": name, "cosine": voice.similarity(other)})
-    others = [float(a @ b) for i, (sex, a) in enumerate(voices) for other, b in voices[:i] if sex == other]
-    chance = float(np.mean(others)) if others else None
     cosines, whose = [row["cosine"] for row in rows], [row["photo"] for row in rows]
-    return {"stability": mean(cosines, whose, of=f"altered photos of {len(voices)} people", chance=chance)}, rows
+    of = f"altered photos of {len(voices)} people"
+    return {"stability": mean(cosines, whose, of=of, chance=_between_people(voices))}, rows
+
+
+def _stability_over_photos(subject: Subject, pairs: Sequence[tuple[Portrait, RealSpeaker]]) -> dict[str, Figure]:
+    """Cosine of the voices of people's other photos to the voice of the first; empty if nobody has others."""
+    cosines, whose, voices = [], [], []
+    for portrait, speaker in pairs:
+        voice = subject.voice(portrait)
+        if not voice:
+            continue
+        voices.append((portrait.sex, voice.embedding))
+        for photo in speaker.utterance.faces[1 : 1 + _OTHER_PHOTOS]:
+            with contextlib.suppress(InputError):  # no face is found
+                cosines.append(voice.similarity(subject.tts.voice_from_face(photo)))
+                whose.append(speaker.utterance.speaker)
+    if not cosines:
+        return {}
+    of = f"other photos of {len(set(whose))} people"
+    return {"stability_over_photos": mean(cosines, whose, of=of, chance=_between_people(voices))}
+
+
+def _between_people(voices: Sequence[tuple[str | None, np.ndarray]]) -> float | None:
+    """Mean cosine between two people of one sex; None if there are no two."""
+    cosines = [float(a @ b) for i, (sex, a) in enumerate(voices) for other, b in voices[:i] if sex == other]
+    return float(np.mean(cosines)) if cosines else None
 
 
 def _classifier(real: Sequence[RealSpeaker]) -> SexClassifier | None:

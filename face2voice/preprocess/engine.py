@@ -74,8 +74,9 @@ class Work:
             arrays = self.maker.make(job.utterance, int(job.key[:8], 16))
         except Unusable as unusable:
             return Outcome.left_out(job, unusable.reason, unusable.file, str(unusable))
-        except CheckpointError as error:
-            return Outcome(job.key, error=str(error), fatal=True)
+        except (CheckpointError, ImportError) as error:  # PyAV, which a corpus without videos does not want
+            hint = "; pip install 'face2voice[train]'" if isinstance(error, ImportError) else ""
+            return Outcome(job.key, error=f"{error}{hint}", fatal=True)
         except Exception as error:  # one odd clip in a million must not stop the others
             return Outcome.left_out(job, "error", error=f"{type(error).__name__}: {error}")
         buffer = io.BytesIO()

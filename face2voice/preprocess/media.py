@@ -87,7 +87,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise Unusable("missing", path)
     try:
         yield
-    except (Unusable, MemoryError):
+    except (Unusable, MemoryError, ImportError):
         raise
     except Exception as error:  # decoders raise nearly anything on damaged files
         raise Unusable("corrupt", path, " ".join(str(error).split())) from error

@@ -84,8 +84,8 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def record(self, i: int) -> dict[str, np.ndarray]:
-        """The arrays of record i; which they are is told by the model's maker.
+    def record(self, i: int, *names: str) -> dict[str, np.ndarray]:
+        """The arrays of record i, or those of these names that it has; which they are is told by the model's maker.
 
         Raises:
             InputError: its file is missing or damaged.
@@ -93,13 +93,9 @@ class Prepared:
         path = record_path(self.folder, self.entries[i].key)
         try:
             with np.load(path) as file:
-                return dict(file)
+                return {name: file[name] for name in names or file.files if name in file}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: missing or damaged; remove it and run face2voice preprocess again") from error
-
-    def only(self, split: str) -> "Prepared":
-        """The records of one split."""
-        return dataclasses.replace(self, entries=tuple(entry for entry in self.entries if entry.split == split))
 
     def speakers(self) -> dict[str, list[int]]:
         """Speaker -> indices of the records, in the order of the entries."""

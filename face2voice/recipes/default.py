@@ -33,7 +33,7 @@ from face2voice.speech2face.train import FaceDecoderTask
 from face2voice.speech2face.voice_encoder import VoiceEncoder
 from face2voice.training import Hardware, Schedule, fit
 from face2voice.voicespace import VoiceSpace
-from savedmodels import Bundle, InputError, write_atomically, write_checkpoint
+from savedmodels import Bundle, InputError, write_arrays, write_atomically, write_checkpoint
 from synthesizer import Tacotron, TacotronDims
 from synthesizer.audio import mel_spectrogram
 from synthesizer.text import PHONES, G2PDims, LettersToPhones, load_lexicon, to_phones
@@ -152,7 +152,7 @@ class DefaultRecipe:
                 with torch.inference_mode():
                     features.append(encoder.features(crop)[0].numpy())
                 found.append(i)
-            np.savez(stored, ok=found, features=np.stack(features))
+            write_arrays(stored, ok=found, features=np.stack(features))
         with np.load(stored) as file:
             return [portraits[i] for i in file["ok"]], file["features"]
 
@@ -205,7 +205,11 @@ class DefaultRecipe:
             for i, utterance in enumerate(self.bank())
             if i % 12 == 0
         ]
-        for path in sorted((self.data / "speech" / "LibriSpeech").rglob("*.flac"))[KEPT_OUT:]:
+        files = sorted((self.data / "speech" / "LibriSpeech").rglob("*.flac"))
+        kept_out = list(dict.fromkeys(path.parts[-3] for path in files))[:KEPT_OUT]
+        for path in files:
+            if path.parts[-3] in kept_out:
+                continue
             samples, _ = sf.read(path, dtype="int16")
             recordings.append(Recording(samples, mel_spectrogram(samples / 32768).astype(np.float16)))
         network = self._network(WaveRNN, VOCODER, "vocoder")

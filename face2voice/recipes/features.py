@@ -15,7 +15,7 @@ import torch
 from encoder import SpeechSpeakerEncoder
 from encoder import audio as encoder_audio
 from face2voice.corpora import Utterance
-from savedmodels import InputError
+from savedmodels import InputError, write_arrays
 from synthesizer import audio
 
 log = logging.getLogger(__name__)
@@ -67,9 +67,7 @@ def compute_features(
             if done % 1000 == 0:
                 log.info("features: %d of %d utterances", done, len(jobs))
     features = Features(np.concatenate(mels), np.cumsum([len(mel) for mel in mels]), np.stack(voices))
-    partial = out.with_suffix(".partial.npz")
-    np.savez(partial, **dataclasses.asdict(features))
-    partial.rename(out)
+    write_arrays(out, **vars(features))
     return features
 
 

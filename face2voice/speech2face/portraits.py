@@ -1,7 +1,6 @@
 """Photos of people as the face decoder learns from them."""
 
 import dataclasses
-import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from encoder.face import FaceDetector, Photo, find_detector, find_faces, load_photo, photo_name
-from savedmodels import InputError, write_atomically
+from savedmodels import InputError, write_arrays
 
 from .descriptor import describe
 from .frame import crop_frame, frames_to_tensor
@@ -88,9 +87,7 @@ class Portraits:
         return dataclasses.replace(self, textures=_textures(self.textures, own, mean), mean_landmarks=mean)
 
     def save(self, path: Path) -> None:
-        content = io.BytesIO()
-        np.savez(content, **vars(self))
-        write_atomically(path, content.getvalue())
+        write_arrays(path, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "Portraits":
