@@ -7,20 +7,19 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from face2voice.commands.demo import bench_demo, demo
 from face2voice.commands.evaluate import evaluate
 from face2voice.commands.finetune import calibrate, finetune
 from face2voice.commands.options import BundleName, Device, Seed
+from face2voice.commands.output import progress, to_user
 from face2voice.commands.preprocess import preprocess
 from face2voice.commands.speech2face import face2face, face2speech, import_weights, round_trip, speech2face
 from face2voice.commands.train import bench_train, train
@@ -59,7 +58,6 @@ RECIPE_STEPS = (
     "bundle",
 )
 
-_to_user = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Sound file to write: .wav, .flac or .ogg.")]
 Text = Annotated[str | None, typer.Option(help="What to say.")]
@@ -154,7 +152,7 @@ def embed(
     voice = _voice_from_faces(tts, face, legacy_app) if face else tts.voice_from_speech(speech)
     voice.save(out)
     near = ", ".join(f"{known.source} ({cosine:.2f})" for known, cosine in tts.voice_space().nearest(voice))
-    _to_user.print(f"{out}: the voice of {voice.source}; of the known voices the nearest are {near}", markup=False)
+    to_user.print(f"{out}: the voice of {voice.source}; of the known voices the nearest are {near}", markup=False)
 
 
 @app.command()
@@ -172,11 +170,11 @@ def batch(
     from .pipeline import Face2Voice
 
     todo = read_jobs(jobs, out)
-    with _progress("speaking") as advance:
+    with progress("speaking") as advance:
         failed = run_jobs(Face2Voice.load(bundle, device), todo, speed, pause, vocoder, advance)
     for job, reason in failed:
-        _to_user.print(f"{job.out}: {reason}", markup=False)
-    _to_user.print(f"{out}: {len(todo) - len(failed)} of {len(todo)} spoken")
+        to_user.print(f"{job.out}: {reason}", markup=False)
+    to_user.print(f"{out}: {len(todo) - len(failed)} of {len(todo)} spoken")
     if failed:
         raise InputError(f"{jobs}: {len(failed)} of {len(todo)} jobs failed; mend them and run again")
 
@@ -259,14 +257,14 @@ def _say(
     for number, voice in enumerate(voices, start=1):
         path = out if number == 1 else out.with_stem(f"{out.stem}-{number}")
         started = time.perf_counter()
-        with _progress("speaking") as advance:
+        with progress("speaking") as advance:
             speech = tts.speak(text, voice, seed, speed, pause, vocoder, advance)
         elapsed = time.perf_counter() - started
         speech.save(path)
         if speech.truncated:
-            _to_user.print("warning: a part of the text was cut off; try another --seed")
+            to_user.print("warning: a part of the text was cut off; try another --seed")
         stages = ", ".join(f"{stage} {seconds / speech.duration:.2f}" for stage, seconds in speech.seconds.items())
-        _to_user.print(
+        to_user.print(
             f"{path}: {speech.duration:.1f} s of speech, real-time factor {elapsed / speech.duration:.2f} ({stages})"
         )
 
@@ -289,15 +287,6 @@ def _read_text(text: str | None, text_file: Path | None) -> str:
         return text_file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{text_file}: cannot be read as UTF-8 text ({error})") from error
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr where a person is watching; yields what to call with the share done."""
-    columns = (TextColumn(label), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=_to_user, transient=True, disable=not _to_user.is_terminal) as bar:
-        task = bar.add_task(label, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
 
 
 app.command()(demo)
@@ -334,5 +323,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> int:
-    _to_user.print("face2voice:", " ".join(message.split()), markup=False)
+    to_user.print("face2voice:", " ".join(message.split()), markup=False)
     return 2

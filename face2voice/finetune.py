@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import math
 import os
 import shutil
@@ -48,7 +47,7 @@ _HEARD = 100  # clips that the mean voice of one speaker is taken from
 STEPS, FROZEN_STEPS = 2000, 300
 """Of a training that is told neither steps nor time; the latter, with a frozen backbone."""
 
-Progress = Callable[[int, float], None]
+Progress = Callable[[float, float], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +119,7 @@ def finetune_face_encoder(
         steps, seconds: whichever ends first; `FROZEN_STEPS` (`STEPS` without a frozen backbone) if neither is given.
         freeze: "backbone": the projection alone learns, from stored features, which takes seconds on
             a CPU. "none": all learns; for thousands of people, on a GPU.
-        progress: called after each step with its number, from 1, and its loss.
+        progress: called in each step with the share that was done before it, 0 to 1, and its loss.
         learning_rate: 3e-4 (3e-5 without a frozen backbone) if None.
         device: "auto", "cpu" or "cuda".
         workers: processes that look at photos and listen to clips; 0 for this one.
@@ -444,15 +443,15 @@ def _evaluate(task: Task) -> dict[str, float]:
 
 
 def _tell(task: Task, progress: Progress | None) -> None:
-    """Has `progress` called with number and loss of each step of the training; evaluations take no gradient."""
+    """Has `progress` called in each step of the training; evaluations take no gradient."""
     if progress is None:
         return
-    numbers, plain = itertools.count(1), task.loss
+    plain = task.loss
 
     def loss(batch: Any, share: float) -> tuple[Tensor, dict[str, Tensor]]:
         total, parts = plain(batch, share)
         if torch.is_grad_enabled():
-            progress(next(numbers), float(total.detach()))
+            progress(share, float(total.detach()))
         return total, parts
 
     task.loss = loss

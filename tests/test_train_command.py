@@ -11,6 +11,7 @@ import torch
 from test_speech import voice_like
 
 from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims, SpeechSpeakerEncoder
+from face2voice.commands import output
 from face2voice.commands.options import seconds_of
 from face2voice.commands.train import train
 from face2voice.preprocess.store import record_path
@@ -242,3 +243,16 @@ def test_max_time_is_hours_minutes_seconds():
     assert seconds_of("25:00") == 1500
     assert seconds_of("90") == 90
     assert seconds_of(None) == math.inf
+
+
+def test_where_nobody_watches_lines_tell_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(output, "_LINE_SECONDS", 0.0)
+    with output.progress("making", total=None) as advance:
+        advance(3)
+        advance(5, 10)
+    with output.progress("learning") as advance:
+        advance(0.25, label="learning, loss 2")
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == "making: 3"
+    assert second.startswith("making: 5 of 10, 0:00:0")
+    assert third.startswith("learning, loss 2: 25%, ")

@@ -89,9 +89,9 @@ def build(page: Page) -> None:
                 raise event
             if not isinstance(event, tuple):
                 return event
-            step, loss = event
-            losses.append(float(loss))
-            yield {status: bar(step, count, f"Step {step} of {count}, loss {loss:.3f}"), curve: draw_curve(losses)}
+            losses.append(event[1])
+            words = f"Step {len(losses)} of {count}, loss {losses[-1]:.3f}"
+            yield {status: bar(len(losses), count, words), curve: draw_curve(losses)}
 
     listen(go.click, work, [files, steps, consent], [curve, page.lesson], status, line=LEARNING)
 

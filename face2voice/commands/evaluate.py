@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from savedmodels import InputError, write_atomically
+
+from .output import progress, to_user
 
 # Part -> the setting that tells how many people it takes.
 _SIZES = {"voices": "people", "pairs": "pairs", "speech2face": "portraits"}
@@ -71,11 +72,8 @@ def evaluate(
     as_json.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(as_json.parent, os.W_OK):
         raise InputError(f"{as_json.parent}: cannot be written to; choose another folder for the report")
-    to_user = Console(stderr=True, highlight=False, soft_wrap=True)
-    columns = (TextColumn("evaluating"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=to_user, transient=True, disable=not to_user.is_terminal) as bar:
-        task = bar.add_task("", total=1.0)
-        results = run(bundles, material, settings, judge, lambda share: bar.update(task, completed=share))
+    with progress("evaluating") as advance:
+        results = run(bundles, material, settings, judge, advance)
     write_atomically(as_json, report.to_json(results).encode())
     write_atomically(as_json.with_suffix(".html"), report.to_html(results).encode())
     table = Table("part", "figure", "bundle", "value", "95 %", "chance")

@@ -1,6 +1,5 @@
 """``face2voice finetune``: a bundle of one's own; ``face2voice calibrate``: the published face encoder put right."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from savedmodels import InputError
 
 from .options import Device, Seed, seconds_of
+from .output import progress, to_user
 from .preprocess import name_and_path
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ Corpora = Annotated[list[str] | None, typer.Option("--corpus", help="NAME=PATH, 
 Work = Annotated[Path | None, typer.Option(help="Folder for everything in between, kept; OUT-work if not given.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that look at photos and listen to clips; 0: this one.")]
 PerPerson = Annotated[int, typer.Option(min=1, help="Photos, and clips, of one person that are used, at most.")]
-
-_to_user = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @finetune.command("face-encoder")
@@ -63,22 +60,21 @@ def face_encoder(
     if pairs and pair_by != "person":
         raise InputError("--pair-by sex-age is for --corpus: in --pairs faces and voices are of the same people")
     seconds = seconds_of(max_time)
-    from ..finetune import FROZEN_STEPS, STEPS, finetune_face_encoder
+    from ..finetune import finetune_face_encoder
     from ..pairs import at_most, read_corpora, read_people
 
     if pairs:
         utterances = read_people(pairs)
     else:
         utterances = read_corpora(map(name_and_path, corpus), pair_by == "sex-age", seed)
-    usual = FROZEN_STEPS if freeze == "backbone" else STEPS
-    with _steps("face-encoder", steps or (None if max_time else usual)) as progress:
+    with _losses("face-encoder") as tell:
         result = finetune_face_encoder(
             list(at_most(utterances, per_person)),
             out,
             start,
             steps,
             freeze,
-            progress,
+            tell,
             seconds,
             learning_rate,
             seed,
@@ -107,9 +103,9 @@ def _speech(stage: str, what: str) -> Callable[..., None]:
         work: Work = None,
     ) -> None:
         seconds = seconds_of(max_time)
-        from ..finetune import STEPS, finetune_speech
+        from ..finetune import finetune_speech
 
-        with _steps(stage, steps or (None if max_time else STEPS)) as progress:
+        with _losses(stage) as tell:
             result = finetune_speech(
                 stage,
                 out,
@@ -117,7 +113,7 @@ def _speech(stage: str, what: str) -> Callable[..., None]:
                 data,
                 start,
                 steps,
-                progress,
+                tell,
                 seconds,
                 learning_rate,
                 batch_size,
@@ -154,15 +150,15 @@ def calibrate(
 
     utterances = read_corpora([("people", clips)] if clips else map(name_and_path, corpus))
     utterances = list(at_most((one for one in utterances if one.audio), per_person))
-    with _steps("listening", len(utterances)) as progress:
-        result = run(bundle, utterances, legacy_targets, seed, lambda heard: progress(heard, math.nan))
+    with progress("listening", len(utterances)) as advance:
+        result = run(bundle, utterances, legacy_targets, seed, advance)
     _show(result)
 
 
 def _show(result: "Result") -> None:
     """Notes on stderr, the table on stdout."""
     for note in result.notes:
-        _to_user.print(note, markup=False)
+        to_user.print(note, markup=False)
     if result.before:
         table = Table("figure", "before", "after", "chance", title=result.held_out)
         for name, before in result.before.items():
@@ -171,19 +167,12 @@ def _show(result: "Result") -> None:
             table.add_row(name, f"{before:.3f}", f"{result.after[name]:.3f}", told)
         Console().print(table)
     else:
-        _to_user.print("nothing could be held out to measure by; give more people, or more photos and clips of each")
-    _to_user.print(f"{result.bundle}: the bundle; speak with --bundle {result.bundle}", markup=False)
+        to_user.print("nothing could be held out to measure by; give more people, or more photos and clips of each")
+    to_user.print(f"{result.bundle}: the bundle; speak with --bundle {result.bundle}", markup=False)
 
 
 @contextmanager
-def _steps(label: str, total: int | None) -> Iterator[Callable[[int, float], None]]:
-    """A bar on stderr where a person is watching; yields what to call with a step's number and loss."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}"), TimeRemainingColumn())
-    with Progress(*columns, console=_to_user, transient=True, disable=not _to_user.is_terminal) as bar:
-        task = bar.add_task(label, total=total)
-
-        def show(step: int, loss: float) -> None:
-            told = label if math.isnan(loss) else f"{label}, loss {loss:.3f}"
-            bar.update(task, completed=step, description=told)
-
-        yield show
+def _losses(stage: str) -> Iterator[Callable[[float, float], None]]:
+    """Progress with the loss; yields what to call with share and loss."""
+    with progress(stage) as advance:
+        yield lambda share, loss: advance(share, label=f"{stage}, loss {loss:.3f}")

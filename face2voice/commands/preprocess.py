@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from savedmodels import InputError
 
 from .options import DESCRIBERS, find_checkpoint
+from .output import progress, to_user
 
 
 def preprocess(
@@ -56,16 +55,7 @@ def preprocess(
     from ..preprocess import preprocess as run
 
     maker = find_maker(model, encoder, symbols, synthesizer and synthesizer.absolute(), describer)
-    to_user = Console(stderr=True, highlight=False, soft_wrap=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=to_user, transient=True, disable=not to_user.is_terminal) as bar:
-        task = bar.add_task("reading the corpora", total=None)
+    with progress("reading the corpora", total=None) as advance:
         report = run(
             maker,
             corpora,
@@ -73,7 +63,7 @@ def preprocess(
             (os.cpu_count() or 1) if workers is None else workers,
             engine,
             address,
-            lambda done, total: bar.update(task, description="making records", completed=done, total=total),
+            lambda done, total: advance(done, total, "making records"),
         )
     to_user.print(f"{out}: {report}")
 

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from savedmodels import InputError, find_bundle, write_atomically
 
 from .options import DESCRIBERS, find_checkpoint, seconds_of
+from .output import progress, to_user
 
 
 def train(
@@ -100,11 +100,8 @@ def train(
         pairing,
     )
     task = build_task(stage, data, options)
-    to_user = Console(stderr=True, highlight=False, soft_wrap=True)
-    columns = (TextColumn(stage), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=to_user, transient=True, disable=not to_user.is_terminal) as bar:
-        shown = bar.add_task(stage, total=1.0)
-        path = fit(task, out, schedule, seed, hardware, lambda share: bar.update(shown, completed=share))
+    with progress(stage, lines=False) as advance:  # its log tells
+        path = fit(task, out, schedule, seed, hardware, advance)
     if not {os.environ.get("LOCAL_RANK", "0"), os.environ.get("NODE_RANK", "0")} - {"0"}:
         to_user.print(f"{path}: trained; the best by its figures is {path.with_name(BEST_FILE)}", markup=False)
 
