@@ -376,15 +376,20 @@ def test_a_clip_that_ends_its_process_is_left_out(tmp_path):
 def test_ray_gives_the_same(corpus, tmp_path, encoder, monkeypatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # by default its workers starve on a busy machine
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where its processes find this module
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         maker = find_maker("speech-encoder", encoder)
+        (tmp_path / "odd").mkdir()
+        odd = texts(tmp_path / "odd", ["a", "crash", "b"])
+        crashing = preprocess(Plain(), odd, tmp_path / "crashing", engine="ray")
         reports = {
             engine: preprocess(maker, [("manifest", corpus)], tmp_path / engine, workers=0, engine=engine)
             for engine in ("local", "ray")
         }
     finally:
         ray.shutdown()
+    assert (crashing.made, list(crashing.skipped)) == (2, ["crash"])
     assert reports["ray"] == reports["local"]
     assert (tmp_path / "ray/index.jsonl").read_bytes() == (tmp_path / "local/index.jsonl").read_bytes()
     local = sorted((tmp_path / "local/records").rglob("*.npz"))

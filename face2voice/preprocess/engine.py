@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import pickle
@@ -24,6 +25,8 @@ from savedmodels import CheckpointError, InputError, write_atomically
 from .makers import Maker
 from .media import Unusable
 from .store import record_path
+
+log = logging.getLogger(__name__)
 
 _AHEAD = 4  # jobs waiting for each worker
 _RAY_BATCH = 10_000  # jobs handed to Ray at once
@@ -167,6 +170,9 @@ def _start_worker() -> None:
 def run_ray(work: Work, jobs: Iterable[Job], address: str | None = None) -> Iterator[Outcome]:
     """Outcomes in any order, from a Ray cluster whose machines share the corpora's and the output's folders.
 
+    After a job has ended one of Ray's processes, the others of its batch are done in processes of their own,
+    so that it is left out as `run_local` does.
+
     Args:
         address: of the cluster; a local one is started without it.
 
@@ -187,10 +193,18 @@ def run_ray(work: Work, jobs: Iterable[Job], address: str | None = None) -> Iter
     ray.data.DataContext.get_current().enable_progress_bars = False
     jobs = iter(jobs)
     try:
-        while batch := list(itertools.islice(jobs, _RAY_BATCH)):
-            rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in batch])
-            for row in rows.map(_ray_row, fn_args=(work,)).iter_rows():
-                yield Outcome(**row)
+        while batch := {job.key: job for job in itertools.islice(jobs, _RAY_BATCH)}:
+            rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in batch.values()])
+            try:
+                # of itself Ray Data would begin a job that ends its process again for ever
+                for row in rows.map(_ray_row, fn_args=(work,), max_retries=0).iter_rows():
+                    del batch[row["key"]]
+                    yield Outcome(**row)
+            except ray.exceptions.RayError as error:
+                log.info("going on with %d jobs apart: %s", len(batch), error)
+                rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in batch.values()])
+                for row in rows.map_batches(_ray_block, batch_size=None, fn_args=(work,)).iter_rows():
+                    yield Outcome(**row)
     finally:
         if started:
             ray.shutdown()
@@ -200,3 +214,8 @@ def run_ray(work: Work, jobs: Iterable[Job], address: str | None = None) -> Iter
 
 def _ray_row(row: dict[str, bytes], work: Work) -> dict[str, Any]:
     return dataclasses.asdict(work(pickle.loads(row["job"])))
+
+
+def _ray_block(block: dict[str, np.ndarray], work: Work) -> dict[str, list]:
+    outcomes = list(run_local(work, map(pickle.loads, block["job"]), 1))
+    return {field.name: [getattr(one, field.name) for one in outcomes] for field in dataclasses.fields(Outcome)}
