@@ -14,6 +14,8 @@ _LIKE_ADAM = 0.2  # root mean square of what Adam adds, in units of the learning
 class Muon(torch.optim.Optimizer):
     """Of a matrix the momentum's singular values are all made one (Jordan et al., Muon, 2024), so that directions
     which a few large ones would hide are learned as well; what is no matrix, and tables of embeddings, go Adam's way.
+    So do the layers that a module in it names as its `output_layers`: what they make has a mean far from nothing,
+    one direction to go for hundreds of steps.
 
     Args:
         module: whose parameters are learned, those that need a gradient.
@@ -21,9 +23,11 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, module: nn.Module, learning_rate: float, momentum: float = 0.95):
-        tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+        apart = [m for m in module.modules() if isinstance(m, nn.Embedding)]
+        apart += [layer for m in module.modules() for layer in getattr(m, "output_layers", ())]
+        adams = {id(p) for m in apart for p in m.parameters()}
         learned = [p for p in module.parameters() if p.requires_grad]
-        matrices = [p for p in learned if p.dim() > 1 and id(p) not in tables]
+        matrices = [p for p in learned if p.dim() > 1 and id(p) not in adams]
         known = {id(p) for p in matrices}
         groups = [
             {"params": matrices, "matrices": True},

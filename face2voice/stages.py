@@ -95,7 +95,7 @@ class Stage:
     Attributes:
         build: the task on a folder of records.
         sizes: name -> dimensions.
-        learning_rate, clip, optimizer: see `training.Schedule`.
+        learning_rate, clip, optimizer: see `training.Schedule`; the rate is for a start from nothing.
     """
 
     build: Callable[["Stage", Prepared, Options], Task]
@@ -431,6 +431,7 @@ STAGES = {
                 **{"postnet_kernels": 2, "highways": 1, "max_r": 5, "r": 5},
             ),
         },
+        learning_rate=3e-3,
         optimizer="muon",
     ),
     "vocoder": Stage(

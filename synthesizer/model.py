@@ -275,6 +275,11 @@ class Tacotron(nn.Module):
         self.postnet = CBHG(dims.postnet_kernels, dims.mels, dims.postnet, dims.postnet, dims.highways)
         self.post_proj = nn.Linear(dims.postnet, dims.mels, bias=False)
 
+    @property
+    def output_layers(self) -> tuple[nn.Module, ...]:
+        """What makes frames and the stop, see `face2voice.muon.Muon`."""
+        return self.decoder.mel_proj, self.decoder.stop_proj, self.postnet.conv_project2, self.post_proj
+
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "Tacotron":
         """The published ``synthesizer.pt`` or our own file, in eval mode on the CPU.

@@ -192,20 +192,28 @@ def test_orthogonal_evens_out_singular_values():
         assert 0.6 < values.min() <= values.max() < 1.3
 
 
+class Layers(nn.ModuleDict):
+    @property
+    def output_layers(self):
+        return (self["last"],)
+
+
 def test_muon_goes_adams_way_where_there_is_no_matrix():
-    """Biases and tables of embeddings; a matrix moves by the length that is asked for, whatever its gradient's."""
+    """Nor where it is a table of embeddings or an output layer; other matrices move by the length asked for, whatever
+    their gradient's."""
     steps = {}
     for optimizer in (torch.optim.Adam, Muon):
         torch.manual_seed(0)
-        module = nn.ModuleDict({"table": nn.Embedding(5, 3), "linear": nn.Linear(3, 4)})
+        module = Layers({"table": nn.Embedding(5, 3), "linear": nn.Linear(3, 4), "last": nn.Linear(4, 2)})
         before = {name: p.detach().clone() for name, p in module.named_parameters()}
         learner = optimizer(module, 0.01) if optimizer is Muon else optimizer(module.parameters(), 0.01)
         for _ in range(3):
             learner.zero_grad()
-            module["linear"](module["table"](torch.tensor([0, 2]))).exp().sum().mul(1000).backward()
+            made = module["last"](module["linear"](module["table"](torch.tensor([0, 2]))))
+            made.exp().sum().mul(1000).backward()
             learner.step()
         steps[optimizer] = {name: p.detach() - before[name] for name, p in module.named_parameters()}
-    for name in ("table.weight", "linear.bias"):
+    for name in ("table.weight", "linear.bias", "last.weight", "last.bias"):
         # not the same: the matrix, which moves otherwise, has changed their gradients
         torch.testing.assert_close(steps[Muon][name], steps[torch.optim.Adam][name], atol=5e-3, rtol=0.2)
     length = float(steps[Muon]["linear.weight"].square().mean().sqrt())

@@ -32,7 +32,9 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(min=2, help="Of all devices together: utterances, segments or people.")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="The highest.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="The highest; with --from a fifth of the usual if not given.")
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, help="GPUs (or CPU processes) of each node.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines, each started with this command.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
@@ -78,7 +80,8 @@ def train(
 
     chosen = find_stage(stage)
     hardware = Hardware(accelerator, devices, nodes, precision)
-    rate = chosen.learning_rate if learning_rate is None else learning_rate
+    usual = chosen.learning_rate / 5 if start else chosen.learning_rate
+    rate = usual if learning_rate is None else learning_rate
     schedule = Schedule(
         seconds,
         rate,

@@ -191,7 +191,7 @@ class DefaultRecipe:
         if self.start:  # it has its alignment
             schedule, learning_rate = ((0.0, 2),), 6e-4
         else:
-            schedule, learning_rate = ((0.0, 5), (0.2, 4), (0.4, 3), (0.8, 2)), 1e-3
+            schedule, learning_rate = ((0.0, 5), (0.2, 4), (0.4, 3), (0.8, 2)), 5e-3
         network = self._network(Tacotron, SYNTHESIZER, "synthesizer")
         learned, held_out = self._examples()
         task = TacotronTask(network, learned, schedule=schedule, own_frames=0.7, envelope=4.0, held_out=held_out)
