@@ -126,18 +126,10 @@ def face_task(**options):
 
 
 def test_face_encoder_learns_eight_people(tmp_path):
-    records, _ = real_records("face-encoder")
-    crops = [np.asarray(Image.fromarray(record["crops"][0]).resize((40, 40), Image.BOX))[None] for record in records]
-    torch.manual_seed(0)
-    module = FaceSpeakerEncoder(FaceSpeakerEncoderDims("dlib_resnet", features=64, hidden=64))
-    module.resnet = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 40, 64))  # quicker than the true one
-    decoder = FaceDecoder(FaceDecoderDims(channels=(16, 16, 8), side=2, size=40))
-    people = [Person([i], [i]) for i in range(8)]
-    voices = [record["raw"] for record in records]
-    task = FaceSpeakerTask(module, crops, voices, people, people, decoder, freeze=False, batch_size=8)
-    before, after = learn(task, tmp_path, steps=300, learning_rate=0.01, clip=10.0)
+    task = face_task(freeze=False)
+    before, after = learn(task, tmp_path, steps=250, learning_rate=0.01, clip=10.0)
     assert after < before / 10
-    assert task.evaluate()["confused"] <= 0.125
+    assert task.evaluate() == {"away": pytest.approx(0, abs=0.3), "confused": 0}
     assert task.show()["face_of_voice"].shape == (40, 80, 3)
 
 
@@ -201,11 +193,11 @@ def utterances(count=8):
 def test_tacotron_learns_eight_utterances(tmp_path):
     torch.manual_seed(0)
     examples = [Example(**record) for record in real_records("synthesizer")[0]]
-    wider = {"embedding": 32, "encoder": 32, "decoder": 64, "lstm": 128, "postnet_kernels": 1}
+    wider = {"embedding": 32, "encoder": 32, "decoder": 64, "lstm": 96, "postnet_kernels": 1}
     symbols = {"symbols": PHONES.symbols, "spelling": PHONES.spelling}
     dims = dataclasses.replace(STAGES["synthesizer"].sizes["tiny"], **wider, **symbols)
     task = TacotronTask(Tacotron(dims), examples, 8, held_out=examples[:2])
-    before, after = learn(task, tmp_path, steps=300, learning_rate=0.01)
+    before, after = learn(task, tmp_path, steps=180, learning_rate=0.03, optimizer="muon")
     assert after < before / 10
     assert set(task.evaluate()) == {"held_out", "held_out_mel"}
     assert set(task.show()) == {"alignment", "mel", "true_mel"}
