@@ -194,22 +194,26 @@ def run_ray(work: Work, jobs: Iterable[Job], address: str | None = None) -> Iter
     jobs = iter(jobs)
     try:
         while batch := {job.key: job for job in itertools.islice(jobs, _RAY_BATCH)}:
-            rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in batch.values()])
             try:
                 # of itself Ray Data would begin a job that ends its process again for ever
-                for row in rows.map(_ray_row, fn_args=(work,), max_retries=0).iter_rows():
+                for row in _rows(batch).map(_ray_row, fn_args=(work,), max_retries=0).iter_rows():
                     del batch[row["key"]]
                     yield Outcome(**row)
             except ray.exceptions.RayError as error:
                 log.info("going on with %d jobs apart: %s", len(batch), error)
-                rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in batch.values()])
-                for row in rows.map_batches(_ray_block, batch_size=None, fn_args=(work,)).iter_rows():
+                for row in _rows(batch).map_batches(_ray_block, batch_size=None, fn_args=(work,)).iter_rows():
                     yield Outcome(**row)
     finally:
         if started:
             ray.shutdown()
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_sigterm)  # Ray leaves its own behind
+
+
+def _rows(batch: dict[str, Job]) -> Any:
+    import ray
+
+    return ray.data.from_items([{"job": pickle.dumps(job)} for job in batch.values()])
 
 
 def _ray_row(row: dict[str, bytes], work: Work) -> dict[str, Any]:
