@@ -28,7 +28,6 @@ from .muon import Muon
 
 try:
     from lightning.pytorch import LightningModule, Trainer
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
     from torch.utils.tensorboard import SummaryWriter
 except ModuleNotFoundError as error:
     raise InputError(f"training needs the package {error.name}; pip install 'face2voice[train]'") from error
@@ -206,10 +205,6 @@ def fit(
             trainer.fit(learner)
         except InputError as error:  # a loader's process wraps it in its traceback
             raise InputError(str(error).rpartition("InputError: ")[2]) from error
-        except SIGTERMException:
-            if trainer.world_size == 1 and learner.saved_step != learner.step:  # it came when the step was over
-                learner.save()
-            raise SystemExit(143) from None
         except SystemExit as stopped:  # Lightning's answer to an interrupt
             raise KeyboardInterrupt from stopped
         except OSError as error:
@@ -221,6 +216,8 @@ def fit(
             learner.close()
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, on_interrupt)  # once interrupted, Lightning leaves it ignored
+    if learner.ended:
+        raise SystemExit(143)
     return learner.run / MODEL_FILE
 
 
@@ -279,6 +276,7 @@ class _Learner(LightningModule):
         self.before = 0.0  # seconds spent by earlier calls
         self.started: float | None = None
         self.saved_step: int | None = None
+        self.told_to_end = self.ended = False  # one process, and all of them
         self.board: SummaryWriter | None = None
         self.best, self.worse = math.inf, 0
         self.sums: dict[str, Tensor] = {}
@@ -327,6 +325,10 @@ class _Learner(LightningModule):
     def on_train_start(self) -> None:
         self.train()
         self.started = self.saved = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            # Lightning's own handler speaks to the other processes at once, in the midst of what they say to each
+            # other, and then all wait for ever. It is Lightning, too, that takes this one away again.
+            signal.signal(signal.SIGTERM, self._end_soon)
         if self.trainer.is_global_zero:
             self.run.mkdir(parents=True, exist_ok=True)
             _forget_after(self.run / LOG_FILE, self.step)
@@ -337,9 +339,9 @@ class _Learner(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Ends the training (-1), or readies learning rate and random numbers for the step."""
         due = time.monotonic() - self.saved >= self.schedule.save_seconds
-        # The clocks of the processes differ, but what follows must not.
-        self.share, self.due = self._agree(self.progress(), float(due))
-        if self.share >= 1:
+        # The clocks of the processes differ, and one alone may be told to end, but what follows must not.
+        self.share, self.due, self.ended = self._agree(self.progress(), due, self.told_to_end)
+        if self.share >= 1 or self.ended:
             return -1
         self._seed(self.step, self.trainer.global_rank)
         for group in self.optimizers().param_groups:
@@ -359,8 +361,7 @@ class _Learner(LightningModule):
         self.step += 1
         if self.step % _LOG_STEPS == 0:
             self._log(self._means())
-        # Lightning stops after this step if it was told to terminate.
-        if self.due or (self.trainer.world_size == 1 and self.trainer.received_sigterm):
+        if self.due:
             self.save()
         if self.advance and self.trainer.is_global_zero:
             self.advance(self.progress())
@@ -389,12 +390,15 @@ class _Learner(LightningModule):
         out_of_patience = 0 < self.schedule.patience <= self.worse
         return 1.0 if out_of_patience else self.schedule.progress(self.step, self.spent)
 
+    def _end_soon(self, *signalled: object) -> None:
+        self.told_to_end = True
+
     def _agree(self, *values: float) -> list[float]:
-        """The first process's values."""
+        """The largest of the processes' values."""
         if self.trainer.world_size == 1:
             return list(values)
         told = torch.tensor(values, dtype=torch.float64, device=self.device)
-        torch.distributed.broadcast(told, 0)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
         return told.tolist()
 
     def _seed(self, *numbers: int) -> None:

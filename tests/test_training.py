@@ -261,10 +261,13 @@ def interrupted_after(seconds, action):
 
 
 def test_interrupted_at_any_moment_a_training_goes_on(tmp_path, capfd):
+    fit(SmallTask(), tmp_path / "first", EVERY_STEP, hardware=CPU)  # what comes first takes longest
+    begun = time.process_time()
     whole = fit(SmallTask(), tmp_path / "whole", EVERY_STEP, hardware=CPU)
+    needed = time.process_time() - begun
     rng, run = random.Random(0), tmp_path / "run"
     cut = [
-        interrupted_after(rng.uniform(0.01, 0.2), lambda: fit(SmallTask(), run, EVERY_STEP, hardware=CPU))
+        interrupted_after(rng.uniform(0.05, 0.9) * needed, lambda: fit(SmallTask(), run, EVERY_STEP, hardware=CPU))
         for _ in range(10)
     ]
     assert any(cut)
@@ -382,10 +385,17 @@ def one_step(task, run, devices):
     assert fit(task, run, Schedule(steps=1, warmup=1), hardware=Hardware("cpu", devices)).is_file()
 
 
-def _one_of_two(make_task, run, rank, port):
+def two_processes(job, *arguments):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return [_forked(_one_of_two, port, rank, job, *arguments) for rank in range(2)]
+
+
+def _one_of_two(port, rank, job, *arguments):
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
-    one_step(make_task(), run, devices=2)
+    job(*arguments)
 
 
 @pytest.mark.parametrize("make_task", [ge2e_task, tacotron_task])
@@ -393,11 +403,7 @@ def test_two_processes_learn_as_one_with_the_whole_batch(tmp_path, monkeypatch, 
     undropped = synthesizer_model.Dropout(p=0.0)  # each process would draw its own masks
     monkeypatch.setattr(synthesizer_model, "Dropout", lambda *_, **__: undropped)
     one_step(make_task(), tmp_path / "one", devices=1)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = [_forked(_one_of_two, make_task, tmp_path / "two", rank, port) for rank in range(2)]
-    for process in processes:
+    for process in two_processes(one_step, make_task(), tmp_path / "two", 2):
         process.join(120)
         assert process.exitcode == 0
     (one,), (two,) = log_of(tmp_path / "one"), log_of(tmp_path / "two")
@@ -407,6 +413,24 @@ def test_two_processes_learn_as_one_with_the_whole_batch(tmp_path, monkeypatch, 
     assert len(gradients[0]) == len(gradients[1]) > 5
     for whole, shared in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, shared, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("told", [(0,), (1,), (0, 1)])
+def test_one_of_two_processes_told_to_end_both_do_and_save_first(tmp_path, told):
+    processes = two_processes(_train_both, tmp_path)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.02)
+    for rank in told:
+        processes[rank].terminate()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 143
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] > 0
+
+
+def _train_both(run):
+    begun = run / "begun"
+    fit(ge2e_task(), run, Schedule(seconds=60), hardware=Hardware("cpu", 2), advance=lambda share: begun.touch())
 
 
 def test_inference_does_not_load_the_training_libraries():
