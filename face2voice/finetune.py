@@ -48,6 +48,7 @@ STEPS, FROZEN_STEPS = 2000, 300
 """Of a training that is told neither steps nor time; the latter, with a frozen backbone."""
 
 Progress = Callable[[float, float], None]
+Preparing = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,7 @@ def finetune_face_encoder(
     device: str = "auto",
     workers: int = 0,
     work: Path | None = None,
+    preparing: Preparing = lambda done, total: None,
 ) -> Result:
     """Teaches the face encoder how people sound, from their photos and clips.
 
@@ -124,6 +126,7 @@ def finetune_face_encoder(
         device: "auto", "cpu" or "cuda".
         workers: processes that look at photos and listen to clips; 0 for this one.
         work: folder for everything in between; beside `out` if None.
+        preparing: before the training, called with how many photos and clips are gone through, and of how many.
 
     Raises:
         InputError: a wrong path or option, nobody has both photos and clips that can be used, or the
@@ -140,7 +143,7 @@ def finetune_face_encoder(
     calibration = Calibration.from_checkpoint(calibration).to(where) if calibration else nn.Identity()
     out, work = _folders(out, work, begin)
     utterances = read_people(Path(pairs)) if isinstance(pairs, str | os.PathLike) else pairs
-    material = _gather(utterances, begin.others["speech_encoder"], work, workers)
+    material = _gather(utterances, begin.others["speech_encoder"], work, workers, preparing)
     split = split_people(material.people, material.splits, seed)
 
     backbone = encoder.resnet
@@ -186,6 +189,7 @@ def finetune_speech(
     device: str = "auto",
     workers: int = 0,
     work: Path | None = None,
+    preparing: Preparing = lambda done, total: None,
 ) -> Result:
     """Teaches synthesizer or vocoder to speak as one person does, from about 15 minutes of speech.
 
@@ -209,7 +213,7 @@ def finetune_speech(
     if data is None:
         symbols = Tacotron.from_checkpoint(begin.checkpoint).dims.spelling if stage == "synthesizer" else "phones"
         data = work / "records"
-        preprocess(find_maker(stage, encoder, symbols), corpora, data, workers)
+        preprocess(find_maker(stage, encoder, symbols), corpora, data, workers, progress=preparing)
     chosen, hardware = find_stage(stage), Hardware(device)
     task = build_task(stage, data, Options(begin.checkpoint, batch_size=batch_size))
     prepared = Prepared.open(data, stage)
@@ -321,7 +325,9 @@ class _Material:
         return mean_voice(np.stack([self.voices[i] for i in person.voices]))
 
 
-def _gather(utterances: Sequence[Utterance], speech_encoder: Path, work: Path, workers: int) -> _Material:
+def _gather(
+    utterances: Sequence[Utterance], speech_encoder: Path, work: Path, workers: int, preparing: Preparing
+) -> _Material:
     """Finds the faces and embeds the clips; InputError if nobody has both."""
     manifest = work / "people.jsonl"
     try:
@@ -329,7 +335,7 @@ def _gather(utterances: Sequence[Utterance], speech_encoder: Path, work: Path, w
     except OSError as error:
         raise InputError(f"{work}: cannot be written to ({error.strerror}); give another folder") from error
     maker = find_maker("face-encoder", speech_encoder)
-    report = preprocess(maker, [("manifest", manifest)], work / "records", workers)
+    report = preprocess(maker, [("manifest", manifest)], work / "records", workers, progress=preparing)
     data = Prepared.open(work / "records", "face-encoder")
     voices = Records(data, range(len(data)), lambda record: record.get("voice"))
     voices = {i: voice for i in range(len(data)) if (voice := voices[i]) is not None}

@@ -31,6 +31,7 @@ from .speech2face import decoder, voice_encoder
 from .speech2face.audio import to_loudness
 from .speech2face.decoder import FaceDecoder, FaceDecoderDims
 from .speech2face.descriptor import load_descriptor
+from .speech2face.judges import sex_classifier
 from .speech2face.pairing import MODES, pair_by_sex_and_age, pair_people
 from .speech2face.portraits import Portraits
 from .speech2face.train import (
@@ -41,7 +42,6 @@ from .speech2face.train import (
     Table,
     VoiceEncoderLoss,
     VoiceEncoderTask,
-    sex_classifier,
 )
 from .speech2face.vggface import VGGFace
 from .speech2face.voice_encoder import AstVoiceEncoder, AstVoiceEncoderDims, VoiceEncoder, VoiceEncoderDims

@@ -204,6 +204,15 @@ def test_diversity():
     assert voices.diversity(np.zeros((0, 4)), "people").n == 0
 
 
+def test_likeness():
+    women, men = np.eye(4)[:2], np.eye(4)[2:]
+    half = (women[:1] + women[1:]) / np.sqrt(2)
+    figure = voices.likeness(half, women, men, "women")
+    assert (figure.value, figure.chance) == (pytest.approx(np.sqrt(0.5)), 0.0)
+    assert voices.likeness(women, women, men, "women").value == 0.0  # not to oneself
+    assert voices.likeness(np.zeros((0, 4)), women, men, "women").n == 0
+
+
 def test_sex_classifier():
     rng = np.random.default_rng(0)
     women = np.arange(60) % 2 == 0

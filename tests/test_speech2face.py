@@ -19,6 +19,7 @@ from face2voice.speech2face import Portrait, Speech2Face, audio, decoder, voice_
 from face2voice.speech2face.decoder import Decoded, FaceDecoder, FaceDecoderDims, PatchDiscriminator
 from face2voice.speech2face.face2speech import VoiceDecoder, VoiceDecoderDims
 from face2voice.speech2face.frame import FrameDescriptor, crop_frame, frames_to_tensor
+from face2voice.speech2face.judges import sex_classifier
 from face2voice.speech2face.landmarks import FIVE_OF_68, mirror, register, template
 from face2voice.speech2face.pairing import MODES, pair_by_sex_and_age, pair_people
 from face2voice.speech2face.pipeline import similarity
@@ -31,7 +32,6 @@ from face2voice.speech2face.train import (
     VoiceEncoderLoss,
     VoiceEncoderTask,
     doubt,
-    sex_classifier,
     voice_loss,
 )
 from face2voice.speech2face.vggface import VGGFace, VGGFaceDims, import_keras, read_keras

@@ -16,6 +16,7 @@ from .output import progress, to_user
 from .preprocess import name_and_path
 
 if TYPE_CHECKING:
+    from ..finetune import Preparing, Progress
     from ..likeness import Result
 
 finetune = typer.Typer(help="Teach a bundle your own people or voice: a new bundle.", no_args_is_help=True)
@@ -67,7 +68,7 @@ def face_encoder(
         utterances = read_people(pairs)
     else:
         utterances = read_corpora(map(name_and_path, corpus), pair_by == "sex-age", seed)
-    with _losses("face-encoder") as tell:
+    with _told("face-encoder") as (tell, preparing):
         result = finetune_face_encoder(
             list(at_most(utterances, per_person)),
             out,
@@ -81,6 +82,7 @@ def face_encoder(
             device,
             workers,
             work,
+            preparing,
         )
     _show(result)
 
@@ -105,7 +107,7 @@ def _speech(stage: str, what: str) -> Callable[..., None]:
         seconds = seconds_of(max_time)
         from ..finetune import finetune_speech
 
-        with _losses(stage) as tell:
+        with _told(stage) as (tell, preparing):
             result = finetune_speech(
                 stage,
                 out,
@@ -121,6 +123,7 @@ def _speech(stage: str, what: str) -> Callable[..., None]:
                 device,
                 workers,
                 work,
+                preparing,
             )
         _show(result)
 
@@ -172,7 +175,10 @@ def _show(result: "Result") -> None:
 
 
 @contextmanager
-def _losses(stage: str) -> Iterator[Callable[[float, float], None]]:
-    """Progress with the loss; yields what to call with share and loss."""
+def _told(stage: str) -> Iterator[tuple["Progress", "Preparing"]]:
+    """One bar for the photos and clips, then for the training with its loss."""
     with progress(stage) as advance:
-        yield lambda share, loss: advance(share, label=f"{stage}, loss {loss:.3f}")
+        yield (
+            lambda share, loss: advance(share, 1.0, f"{stage}, loss {loss:.3f}"),
+            lambda done, total: advance(done, total, "looking and listening"),
+        )

@@ -32,18 +32,21 @@ def progress(label: str, total: float | None = 1.0, lines: bool = True) -> Itera
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, *times, console=to_user, transient=True, disable=not watched) as bar:
         task = bar.add_task(label, total=total, told="")
-        started = told_at = time.monotonic()
+        started, begun = None, 0.0
+        told_at = time.monotonic()
 
         def advance(done: float, total: float | None = None, label: str | None = None) -> None:
-            nonlocal told_at
-            shown = bar.tasks[0]
+            nonlocal started, begun, told_at
+            shown, now = bar.tasks[0], time.monotonic()
             total, label = total or shown.total, label or shown.description
+            if started is None or total != shown.total:  # the work begins here, or goes on from an earlier call's
+                started, begun = now, done
             told = _amount(done, total)
             bar.update(task, completed=done, total=total, description=label, told=told)
-            now = time.monotonic()
             if lines and not watched and now - told_at >= _LINE_SECONDS:
                 told_at = now
-                left = f", {_clock((now - started) * (total - done) / done)} left" if total and done else ""
+                more = done - begun
+                left = f", {_clock((now - started) * (total - done) / more)} left" if total and more > 0 else ""
                 to_user.print(f"{label}: {told}{left}", markup=False)
 
         yield advance

@@ -3,18 +3,17 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from encoder.audio import SAMPLE_RATE
 from face2voice.corpora import Utterance
 from face2voice.recipes.sources import Portrait
 from face2voice.speech2face import Speech2Face
-from face2voice.speech2face.train import sex_classifier
+from face2voice.speech2face.judges import Score, linear_score, sex_classifier
 from savedmodels import InputError
 
 from .figures import Figure, Section, estimate, mean, share
@@ -34,8 +33,8 @@ class Judges:
         age: features (B, feature) -> years (B,).
     """
 
-    sex: Callable[[Tensor], Tensor]
-    age: Callable[[Tensor], Tensor]
+    sex: Score
+    age: Score
 
     @classmethod
     def learn(cls, s2f: Speech2Face, portraits: Sequence[Portrait]) -> "Judges":
@@ -47,7 +46,7 @@ class Judges:
                 people.append(portrait)
         features = np.array(features)
         aged = [i for i, person in enumerate(people) if person.age is not None]
-        ages = _ridge(features[aged], np.array([people[i].age for i in aged], float))
+        ages = linear_score(features[aged], np.array([people[i].age for i in aged], float))
         return cls(sex_classifier(features, [person.sex for person in people]), ages)
 
 
@@ -187,17 +186,6 @@ def landmark_ratios(landmarks: np.ndarray) -> np.ndarray:
     spans = [(27, 8), (31, 35), (48, 54), (4, 12)]
     lengths = [np.linalg.norm(landmarks[:, a] - landmarks[:, b], axis=1) for a, b in spans]
     return np.stack(lengths, axis=1) / between[:, None]
-
-
-def _ridge(features: np.ndarray, values: np.ndarray, ridge: float = 1e-2) -> Callable[[Tensor], Tensor]:
-    """Linear regression of values (n,) on features (n, feature): features (B, feature) -> (B,)."""
-    centre, middle = features.mean(axis=0), float(values.mean())
-    apart = (features - centre).astype(np.float64)
-    covariance = apart.T @ apart
-    covariance += ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    slope = torch.from_numpy(np.linalg.solve(covariance, apart.T @ (values - middle))).float()
-    origin = torch.from_numpy(np.asarray(centre)).float()
-    return lambda x: (x - origin) @ slope + middle
 
 
 def _ratio_correlation(one: np.ndarray, other: np.ndarray) -> Figure:

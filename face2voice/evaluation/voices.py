@@ -65,7 +65,7 @@ def measure(subject: Subject, judge: Judge, real: Sequence[RealSpeaker]) -> Sect
         real: speakers of known sex, on whom the classifier of sex is trained.
     """
     takes = subject.portraits
-    classifier = _classifier(real)
+    classifier, theirs = _classifier(real), _voices_by_sex(real)
     rows, spoken = [], []
     for take in takes:
         samples, voice = take.speech.samples, judge.embed(take.speech.samples)
@@ -100,6 +100,7 @@ def measure(subject: Subject, judge: Judge, real: Sequence[RealSpeaker]) -> Sect
             f"median_f0_{name}": median([row["f0"] for row in of], name, unit="Hz"),
             f"age_with_f0_{name}": rank_correlation(ages, [row["f0"] for row in of], name),
             f"diversity_{name}": diversity(np.array(heard), name),
+            f"likeness_{name}": likeness(np.array(heard), theirs[sex], theirs["m" if sex == "f" else "f"], name),
             f"diversity_of_embeddings_{name}": diversity(predicted, name),
         }
     rates = [row["syllables_per_second"] for row in rows]
@@ -112,7 +113,9 @@ def measure(subject: Subject, judge: Judge, real: Sequence[RealSpeaker]) -> Sect
         f"Sex agreement: median F0 below {MEN_BELOW:.0f} Hz for men, above {WOMEN_ABOVE:.0f} Hz for women; the "
         f"classifier is a linear discriminant on GE2E embeddings of {len(real)} real speakers.",
         "Age with F0 and with syllables a second: Spearman's correlation. Diversity: 1 - cosine between people of "
-        "one sex, of their speech as the judge hears it, and of the embeddings that the faces gave.",
+        "one sex, of their speech as the judge hears it, and of the embeddings that the faces gave. Likeness: cosine "
+        "of what is spoken to real speakers of the same sex; by chance: of the other. Strangers' voices: who hears a "
+        "face's sex alone comes no nearer to its owner's, and half of the lead over chance is the margin to expect.",
         "Stability: cosine of the voices of altered photos (mirrored, turned by 6 degrees, cropped, darker) to the "
         "unaltered; of these people there is one photo each (for several of one person see the part pairs). By chance: "
         "other people of the same sex.",
@@ -135,6 +138,7 @@ def measure_real(real: Sequence[RealSpeaker]) -> Section:
     for which, name in ((women, "women"), (~women, "men")):
         figures[f"median_f0_{name}"] = median(f0[which], name, unit="Hz")
         figures[f"diversity_{name}"] = diversity(voices[which], name)
+        figures[f"likeness_{name}"] = likeness(voices[which], voices[which], voices[~which], name)
     rows = [
         {"speaker": speaker.utterance.speaker, "sex": speaker.utterance.sex, "f0": float(pitch)}
         for speaker, pitch in zip(real, f0, strict=True)
@@ -231,6 +235,16 @@ def diversity(voices: np.ndarray, of: str) -> Figure:
     return estimate(lambda i: pairwise(distances, i), len(voices), of)
 
 
+def likeness(voices: np.ndarray, alike: np.ndarray, others: np.ndarray, of: str) -> Figure:
+    """Mean cosine to other real people of one's sex; by chance, to those of the other sex: all (n, embedding),
+    unit length. Who is among them is not compared with himself."""
+    if not (len(voices) and len(alike) and len(others)):
+        return mean([], of=of)
+    cosines = voices @ alike.T
+    own = (voices[:, None] == alike).all(axis=2)
+    return mean(np.nanmean(np.where(own, np.nan, cosines), axis=1), of=of, chance=float((voices @ others.T).mean()))
+
+
 def match_by_sex_and_age(people: Sequence[Portrait], speakers: Sequence[RealSpeaker]) -> list:
     """A stand-in for true pairs: each face with a speaker of its sex and about its age, nobody twice."""
     left = list(speakers)
@@ -299,6 +313,10 @@ def _classifier(real: Sequence[RealSpeaker]) -> SexClassifier | None:
     if min(sum(women), len(women) - sum(women), 10) < 10:
         return None
     return SexClassifier(np.array([speaker.voice for speaker in real]), women)
+
+
+def _voices_by_sex(real: Sequence[RealSpeaker]) -> dict[str, np.ndarray]:
+    return {sex: np.array([speaker.voice for speaker in real if speaker.utterance.sex == sex]) for sex in "fm"}
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

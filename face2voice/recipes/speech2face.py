@@ -11,9 +11,10 @@ from face2voice.corpora import read_corpus
 from face2voice.speech2face.audio import load_clip
 from face2voice.speech2face.decoder import FaceDecoder
 from face2voice.speech2face.face2speech import VoiceDecoder, VoiceDecoderDims
+from face2voice.speech2face.judges import sex_classifier
 from face2voice.speech2face.pairing import pair_by_sex_and_age
 from face2voice.speech2face.portraits import Portraits
-from face2voice.speech2face.train import VoiceDecoderTask, VoiceEncoderTask, sex_classifier
+from face2voice.speech2face.train import VoiceDecoderTask, VoiceEncoderTask
 from face2voice.speech2face.voice_encoder import VoiceEncoder, VoiceEncoderDims
 from savedmodels import InputError
 

@@ -14,6 +14,7 @@ from . import audio
 from .decoder import FaceDecoder, PatchDiscriminator
 from .face2speech import VoiceDecoder
 from .frame import SIDE, FrameDescriptor
+from .judges import Score
 from .landmarks import mirror_order
 from .portraits import Portraits
 from .voice_encoder import AstVoiceEncoder, VoiceEncoder
@@ -300,7 +301,7 @@ class VoiceEncoderTask:
         table: (clips, n), of `pairing`: how often each face is shown with each clip.
         decoder, classifier: for the parts of the loss that need them, see `voice_loss`; frozen.
         held_out: clips of other speakers and their table, for `evaluate`.
-        sex: of `sex_classifier`, for `evaluate`.
+        sex: of `judges.sex_classifier`, for `evaluate`.
         fresh: whether the network is new, and so starts at the mean face.
     """
 
@@ -315,7 +316,7 @@ class VoiceEncoderTask:
         classifier: nn.Module | None = None,
         batch_size: int = 16,
         held_out: tuple[Sequence[np.ndarray], Table] | None = None,
-        sex: Callable[[Tensor], Tensor] | None = None,
+        sex: Score | None = None,
         fresh: bool = True,
     ) -> None:
         if weights.decoder and decoder is None:
@@ -369,30 +370,6 @@ class VoiceEncoderTask:
             right = (self.sex(features) > 0) == (weight @ self.sex(self.faces) > 0)
             figures["right_sex"] = float(right.float().mean())
         return figures
-
-
-def sex_classifier(features: np.ndarray, sexes: Sequence[str], ridge: float = 1e-2) -> Callable[[Tensor], Tensor]:
-    """A linear judge of sex, trained on real portraits' features by least squares.
-
-    Both sexes count alike, however many there are of each.
-
-    Args:
-        features: (n, feature).
-        sexes: "f" or "m" of each.
-
-    Returns:
-        features (B, feature) -> scores (B,), above 0 for women.
-    """
-    women = np.array([sex == "f" for sex in sexes])
-    target = np.where(women, 1.0, -1.0)
-    weight = np.where(women, 0.5 / max(women.sum(), 1), 0.5 / max((~women).sum(), 1))
-    mean = weight @ features
-    centred = (features - mean).astype(np.float64)
-    covariance = centred.T @ (weight[:, None] * centred)
-    covariance += ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    direction = torch.from_numpy(np.linalg.solve(covariance, centred.T @ (weight * target))).float()
-    centre = torch.from_numpy(np.asarray(mean)).float()
-    return lambda x: (x - centre) @ direction
 
 
 class _Drawing:
