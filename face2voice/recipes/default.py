@@ -9,7 +9,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -182,8 +182,8 @@ class DefaultRecipe:
         torch.manual_seed(self.seed)
         task = G2PTask(LettersToPhones(G2PDims()))
         path = self._fit("g2p", task, learning_rate=4e-3)
-        report = evaluate(LettersToPhones.from_checkpoint(path), task.held_out, task.lexicon)
-        log.info("letters to phones, words held out: %s", report)
+        network = LettersToPhones.from_checkpoint(path)
+        _tell(path, lambda: dataclasses.asdict(evaluate(network, task.held_out, task.lexicon)))
         return path
 
     def synthesizer(self) -> Path:
@@ -226,9 +226,7 @@ class DefaultRecipe:
         torch.manual_seed(self.seed)
         task = DistilTask(SpeechSpeakerEncoder(SPEECH_ENCODER), learned)
         path = self._fit("speech_encoder", task, learning_rate=2e-3)
-        figures = agreement(SpeechSpeakerEncoder.from_checkpoint(path), apart)
-        write_atomically(path.with_name("figures.json"), json.dumps(figures, indent=2).encode())
-        log.info("speech encoder, speakers held out: %s", figures)
+        _tell(path, lambda: agreement(SpeechSpeakerEncoder.from_checkpoint(path), apart))
         return path
 
     # ---- speech to face
@@ -386,6 +384,14 @@ class DefaultRecipe:
                 examples = held_out if bank[i].text in kept_out else learned
                 examples.append(Example(symbols, features.mel(i), voice / np.linalg.norm(voice)))
         return learned, held_out
+
+
+def _tell(network: Path, measure: Callable[[], dict[str, float]]) -> None:
+    """Logs figures of what was held out; worked out once for a network, and kept beside it."""
+    kept = network.with_name("figures.json")
+    if not kept.is_file() or kept.stat().st_mtime < network.stat().st_mtime:
+        write_atomically(kept, json.dumps(measure(), indent=2).encode())
+    log.info("%s, on what was held out: %s", network, json.loads(kept.read_text()))
 
 
 def character(values: np.ndarray, sexes: np.ndarray, ages: np.ndarray, count: int) -> np.ndarray:
