@@ -15,6 +15,7 @@ from encoder.dlib_resnet import DlibResnet
 from encoder.face import crop_from_photo, faces_to_tensor, find_faces, load_photo
 from encoder.face_model import FaceSpeakerEncoder, FaceSpeakerEncoderDims
 from face2voice.commands import speech2face as commands
+from face2voice.commands.models import import_weights
 from face2voice.speech2face import Portrait, Speech2Face, audio, decoder, voice_encoder
 from face2voice.speech2face.decoder import Decoded, FaceDecoder, FaceDecoderDims, PatchDiscriminator
 from face2voice.speech2face.face2speech import VoiceDecoder, VoiceDecoderDims
@@ -303,7 +304,7 @@ def test_keras_files_that_are_not_vgg_face(tmp_path):
     with pytest.raises(CheckpointError, match="not VGG-Face"):
         read_keras(tmp_path / "odd.h5")
     with pytest.raises(InputError, match="end the name in .safetensors"):
-        commands.import_weights(tmp_path / "odd.h5", tmp_path / "out.pt")
+        import_weights(tmp_path / "odd.h5", tmp_path / "out.pt")
 
 
 # ---- frames and landmarks

@@ -1,1 +1,1 @@
-"""Commands that stand in files of their own."""
+"""The commands, a file for those that belong together."""

@@ -1,4 +1,4 @@
-"""``face2voice speech2face``, ``face2face``, ``face2speech``, ``round-trip`` and ``models import``."""
+"""``face2voice speech2face``, ``face2face``, ``face2speech`` and ``round-trip``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +20,8 @@ def speech2face(
     device: Device = "auto",
 ) -> None:
     """Draw a face that is typical for a voice. It identifies nobody."""
-    from face2voice.speech2face import Speech2Face
-    from face2voice.speech2face.sheet import Tile, check_picture_path, contact_sheet, save_picture
+    from ..speech2face import Speech2Face
+    from ..speech2face.sheet import Tile, check_picture_path, contact_sheet, save_picture
 
     check_picture_path(out)
     s2f = Speech2Face.load(bundle, device)
@@ -42,9 +42,9 @@ def face2face(
     device: Device = "auto",
 ) -> None:
     """Draw the face of a photo from the front and in even light."""
-    from face2voice.speech2face import Speech2Face
-    from face2voice.speech2face.pipeline import similarity
-    from face2voice.speech2face.sheet import check_picture_path
+    from ..speech2face import Speech2Face
+    from ..speech2face.pipeline import similarity
+    from ..speech2face.sheet import check_picture_path
 
     check_picture_path(out)
     s2f = Speech2Face.load(bundle, device)
@@ -62,8 +62,8 @@ def face2speech(
     device: Device = "auto",
 ) -> None:
     """Make six seconds of the sound of a voice that suits a face; for words there is `speak`."""
-    from face2voice.pipeline import check_sound_path
-    from face2voice.speech2face import Speech2Face
+    from ..pipeline import check_sound_path
+    from ..speech2face import Speech2Face
 
     check_sound_path(out)
     speech = Speech2Face.load(bundle, device).speech_from_face(face, index)
@@ -83,10 +83,10 @@ def round_trip(
     """Go from a face to a voice and back, or from a voice to a face and back, and compare at every step."""
     if bool(face) == bool(speech):
         raise InputError("give a photo with --face, or a clip with --speech")
-    from face2voice.pipeline import Face2Voice
-    from face2voice.speech2face import Speech2Face
-    from face2voice.speech2face.round_trip import from_face, from_speech
-    from face2voice.speech2face.sheet import check_picture_path, save_picture
+    from ..pipeline import Face2Voice
+    from ..speech2face import Speech2Face
+    from ..speech2face.round_trip import from_face, from_speech
+    from ..speech2face.sheet import check_picture_path, save_picture
 
     check_picture_path(out)
     s2f, tts = Speech2Face.load(bundle, device), Face2Voice.load(bundle, device)
@@ -94,22 +94,3 @@ def round_trip(
     save_picture(trip.sheet(), out)
     for step, cosine in trip.similarities.items():
         typer.echo(f"{step}: {cosine:.3f}")
-
-
-def import_weights(
-    source: Annotated[
-        Path, typer.Argument(help="vgg_face_weights.h5 (deepface) or rcmalli_vggface_tf_vgg16.h5 (keras-vggface).")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .safetensors.")],
-    preprocessing: Annotated[
-        str,
-        typer.Option(help="unit: RGB in [0, 1], as published Speech2Face weights expect; mean: as VGG-Face itself."),
-    ] = "unit",
-) -> None:
-    """Turn published VGG-Face weights into ours (`models import`); TensorFlow is not needed."""
-    if preprocessing not in ("unit", "mean"):
-        raise InputError(f"no preprocessing {preprocessing!r}: choose unit or mean")
-    from face2voice.speech2face.vggface import import_keras
-
-    dims = import_keras(source, out, preprocessing)
-    typer.echo(f"{out}: VGG-Face, fc7 {dims.hidden}, fc8 {dims.classes}, {dims.side} x {dims.side} pixels", err=True)
