@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from .checkpoints import write_atomically
 from .errors import CheckpointError
+from .files import write_atomically
 
 ROOT = Path(__file__).parent
 MANIFEST = "bundle.json"

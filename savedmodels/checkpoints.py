@@ -9,22 +9,20 @@ Two kinds of file go through this door:
 """
 
 import dataclasses
-import io
 import json
 import os
 import pickle
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from .errors import CheckpointError
+from .files import write_atomically
 
 FORMAT = "face2voice-1"
 _WRAPPERS = ("model_state", "state_dict", "model_state_dict")
@@ -171,42 +169,3 @@ def write_checkpoint(path: str | os.PathLike, module: nn.Module, dtype=torch.flo
         "dims": json.dumps(dataclasses.asdict(module.dims), ensure_ascii=False),
     }
     write_atomically(path, safetensors_bytes(tensors, metadata))
-
-
-def write_atomically(path: str | os.PathLike, content: bytes | memoryview) -> None:
-    """Writes a file so that a reader sees the old content or the new, never a part.
-
-    Raises:
-        OSError: it cannot be written; `filename` is `path`, or its folder if that is none.
-    """
-    path = Path(os.path.realpath(path))
-    try:
-        _write_and_replace(path, content)
-    except OSError as error:
-        if error.filename != str(path.parent):  # the temporary file's, or none, as of a full disk
-            error.filename, error.filename2 = str(path), None
-        raise
-
-
-def write_arrays(path: str | os.PathLike, **arrays: np.ndarray) -> None:
-    """An .npz file, by `write_atomically`."""
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    write_atomically(path, content.getbuffer())  # no copy: a voice bank's features take a gigabyte
-
-
-def _write_and_replace(path: Path, content: bytes | memoryview) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp gives 0600, whatever the user's umask
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -299,6 +299,11 @@ def test_bad_input_is_one_line(bundle, tmp_path, monkeypatch, capsys, arguments,
     assert not Path("out.wav").exists()
 
 
+def test_the_command_line_answers_before_anything_heavy_is_loaded():
+    code = "import sys, face2voice.cli; assert not {'torch', 'scipy', 'gradio', 'lightning'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_models(monkeypatch, capsys, bundle):
     from face2voice import cli
 
