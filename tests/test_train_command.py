@@ -238,6 +238,17 @@ def test_what_cannot_be_trained_is_told(tmp_path, options, told):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
+    data, run = prepared(tmp_path / "data", "vocoder", people=4), tmp_path / "run"
+    begun = {"size": "tiny", "batch_size": 4, "accelerator": "cpu"}
+    train("vocoder", data, run, steps=1, **begun)
+    for other, told in (({"batch_size": 2}, "with --batch-size 4;"), ({"legacy_targets": True}, "without --legacy-ta")):
+        with pytest.raises(InputError, match=told):
+            train("vocoder", data, run, steps=2, **begun | other)
+    train("vocoder", data, run, steps=2, patience=3, **begun)
+    assert torch.load(run / "state.pt", weights_only=True)["step"] == 2
+
+
 def test_max_time_is_hours_minutes_seconds():
     assert seconds_of("01:02:03") == 3723
     assert seconds_of("25:00") == 1500
@@ -247,12 +258,12 @@ def test_max_time_is_hours_minutes_seconds():
 
 def test_where_nobody_watches_lines_tell_how_far_it_is(monkeypatch, capsys):
     monkeypatch.setattr(output, "_LINE_SECONDS", 0.0)
-    with output.progress("making", total=None) as advance:
+    with output.progress("listening", total=None) as advance:
         advance(3)
-        advance(5, 10)
-    with output.progress("learning") as advance:
-        advance(0.25, label="learning, loss 2")
-    first, second, third = capsys.readouterr().err.splitlines()
-    assert first == "making: 3"
-    assert second.startswith("making: 5 of 10, 0:00:0")
-    assert third.startswith("learning, loss 2: 25%, ")
+        advance(5, 10)  # what is there already tells nothing of how fast it goes
+        advance(6, 10)
+        advance(0.25, 1.0, "learning, loss 2")
+        advance(0.5)
+    *told, first, second = capsys.readouterr().err.splitlines()
+    assert told[:2] == ["listening: 3", "listening: 5 of 10"] and told[2].startswith("listening: 6 of 10, 0:00:0")
+    assert first == "learning, loss 2: 25%" and second.startswith("learning, loss 2: 50%, 0:00:0")

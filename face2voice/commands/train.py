@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,8 @@ from savedmodels import InputError, find_bundle, write_atomically
 
 from .options import DESCRIBERS, find_checkpoint, seconds_of
 from .output import progress, to_user
+
+OPTIONS_FILE = "options.json"
 
 
 def train(
@@ -103,6 +105,8 @@ def train(
         pairing,
     )
     task = build_task(stage, data, options)
+    settled = {"from": start, "size": size, "batch-size": batch_size, "learning-rate": learning_rate, "seed": seed}
+    _keep_to(out, settled | {"legacy-targets": legacy_targets, "decoder": decoder, "pairing": pairing})
     with progress(stage, lines=False) as advance:  # its log tells
         path = fit(task, out, schedule, seed, hardware, advance)
     if not {os.environ.get("LOCAL_RANK", "0"), os.environ.get("NODE_RANK", "0")} - {"0"}:
@@ -131,6 +135,23 @@ def bench_train(
     if out:
         settings = {"size": size, "batch_size": batch_size, "device": device}
         write_atomically(out, json.dumps({**settings, "rows": [vars(row) for row in measured]}, indent=2).encode())
+
+
+def _keep_to(run: Path, options: dict[str, Any]) -> None:
+    """Has a run that has got anywhere go on with the options it began with; InputError if others are given now."""
+    from ..training import MODEL_FILE
+
+    path = run / OPTIONS_FILE
+    if not (path.is_file() and (run / MODEL_FILE).is_file()):
+        write_atomically(path, json.dumps(options, indent=2).encode())
+    for name, begun in json.loads(path.read_text()).items():
+        if options[name] != begun:
+            left_out = begun is None or begun is False
+            value = "" if left_out or begun is True else f" {begun}"
+            raise InputError(
+                f"{run}: its run was begun {'without' if left_out else 'with'} --{name}{value}; "
+                "give the same again, or another folder"
+            )
 
 
 def _beside(face_encoder: str) -> Path | None:
