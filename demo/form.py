@@ -38,25 +38,11 @@ class SpeechForm:
     """The components of one form for speaking that others read.
 
     Attributes:
-        wishes: what `read_wishes` takes, in its order.
+        wishes: what `Wishes` takes, in its order.
     """
 
     text: gr.Textbox
     wishes: tuple[gr.components.Component, ...]
-
-
-def read_wishes(
-    text: object,
-    seed: object,
-    speed: object,
-    pause: object,
-    pitch: object,
-    older: object,
-    bundle: object,
-    device: object,
-) -> Wishes:
-    """The form's values as they came from the browser; InputError as `Wishes`."""
-    return Wishes(text, seed, speed, pause, pitch, older, bundle, device)
 
 
 def speech_form(
@@ -114,7 +100,7 @@ def speech_form(
         return {go: gr.Button(interactive=True), cancel: gr.Button(visible=False)}
 
     def work(kept: list[Voice], preferred: Chosen | None, *values: object) -> Iterator[Updates]:
-        given, asked = values[: len(inputs)], read_wishes(*values[len(inputs) :])
+        given, asked = values[: len(inputs)], Wishes(*values[len(inputs) :])
         own = find_voice(*given)
 
         def find(tts: Face2Voice) -> Voice:
@@ -193,7 +179,7 @@ def _count(characters: int) -> str:
 
 
 def _sliders(page: Page, name: str) -> tuple[gr.components.Component, ...]:
-    """Seed, speed, pause, pitch, age, bundle, device: what `read_wishes` takes behind the text."""
+    """Seed, speed, pause, pitch, age, bundle, device: what `Wishes` takes behind the text."""
     studio = page.studio
     with gr.Row():
         speed = gr.Slider(0.5, 2, 1, step=0.05, label="Speed", info="1 is as trained", elem_id=f"{name}-speed")
@@ -265,7 +251,7 @@ def _candidates(
         known = gr.Radio([], label="Or take one of the nearest known voices", visible=False, elem_id=f"{name}-known")
 
     def work(*values: object) -> Iterator[Updates]:
-        given, asked = values[: len(inputs)], read_wishes(*values[len(inputs) :])
+        given, asked = values[: len(inputs)], Wishes(*values[len(inputs) :])
         own, space = find_voice(*given), page.studio.voice_space()
         tts = page.studio.tts(asked.bundle, asked.device)
         with page.studio.turn:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from ..form import SpeechForm, read_wishes, speech_form
+from ..form import SpeechForm, speech_form
 from ..parts import SPEAKING, Page, Updates, bar, listen, note, small_player
 from ..photos import Photo, photo_picker
-from ..speak import FindVoice, speak_whole
+from ..speak import FindVoice, Wishes, speak_whole
 
 
 def build(page: Page) -> None:
@@ -35,7 +35,7 @@ def _comparison(page: Page, find_voice, first: tuple[gr.State, gr.Radio], form: 
         ]
 
     def work(*values: object) -> Iterator[Updates]:
-        asked = read_wishes(*values[4:])
+        asked = Wishes(*values[4:])
         voices = []
         with tempfile.TemporaryDirectory(prefix="face2voice-") as folder:
             for number, (photo, face) in enumerate((values[:2], values[2:4])):
