@@ -30,7 +30,7 @@ from .pairs import read_people
 from .pipeline import find_device
 from .preprocess import Prepared, Report, find_maker, preprocess
 from .stages import Options, Records, build_task, find_stage
-from .training import BEST_FILE, Hardware, Schedule, Task, fit
+from .training import BEST_FILE, Advance, Hardware, Schedule, Task, fit
 from .voice import Voice
 
 SPEAKING = ("face_encoder", "speech_encoder", "synthesizer", "vocoder", "g2p")
@@ -49,6 +49,35 @@ STEPS, FROZEN_STEPS = 2000, 300
 
 Progress = Callable[[float, float], None]
 Preparing = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long and how fast a fine-tuning learns, and on what.
+
+    Attributes:
+        steps, seconds: whichever ends first; `STEPS` or `FROZEN_STEPS` if neither is given.
+        learning_rate: the highest; what is usual for the part if None.
+        batch_size: items a step; what is usual for the part if None, or for few people.
+        device: "auto", "cpu" or "cuda".
+        workers: processes that look at photos and listen to clips; 0 for this one.
+        work: folder for everything in between; beside the bundle if None.
+    """
+
+    steps: int | None = None
+    seconds: float = math.inf
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    workers: int = 0
+    work: Path | None = None
+
+    def schedule(self, steps: int, learning_rate: float, **others: Any) -> Schedule:
+        """With what is usual where the plan says nothing."""
+        wanted = steps if self.steps is None and math.isinf(self.seconds) else self.steps
+        rate = learning_rate if self.learning_rate is None else self.learning_rate
+        return Schedule(self.seconds, rate, steps=math.inf if wanted is None else wanted, **others)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +125,9 @@ def finetune_face_encoder(
     pairs: str | Path | Sequence[Utterance],
     out: str | Path,
     start: str | Path = "default",
-    steps: int | None = None,
     freeze: str = "backbone",
-    progress: Progress | None = None,
-    seconds: float = math.inf,
-    learning_rate: float | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    workers: int = 0,
-    work: Path | None = None,
+    plan: Plan = Plan(),
+    progress: Progress = lambda share, loss: None,
     preparing: Preparing = lambda done, total: None,
 ) -> Result:
     """Teaches the face encoder how people sound, from their photos and clips.
@@ -118,14 +141,10 @@ def finetune_face_encoder(
             by, "test" to measure by.
         out: folder of the new bundle.
         start: see `Start.find`.
-        steps, seconds: whichever ends first; `FROZEN_STEPS` (`STEPS` without a frozen backbone) if neither is given.
         freeze: "backbone": the projection alone learns, from stored features, which takes seconds on
             a CPU. "none": all learns; for thousands of people, on a GPU.
-        progress: called in each step with the share that was done before it, 0 to 1, and its loss.
-        learning_rate: 3e-4 (3e-5 without a frozen backbone) if None.
-        device: "auto", "cpu" or "cuda".
-        workers: processes that look at photos and listen to clips; 0 for this one.
-        work: folder for everything in between; beside `out` if None.
+        plan: its learning rate is usually 3e-4 (3e-5 without a frozen backbone).
+        progress: called after each step with the share that is done, 0 to 1, and its loss.
         preparing: before the training, called with how many photos and clips are gone through, and of how many.
 
     Raises:
@@ -137,33 +156,29 @@ def finetune_face_encoder(
         raise InputError(f"no --freeze {freeze}: choose backbone or none")
     frozen = freeze == "backbone"
     begin = Start.find(start, "face_encoder")
-    where = find_device(device)
+    where = find_device(plan.device)
     encoder = FaceSpeakerEncoder.from_checkpoint(begin.checkpoint).to(where)
     calibration = begin.others.get("calibration")
     calibration = Calibration.from_checkpoint(calibration).to(where) if calibration else nn.Identity()
-    out, work = _folders(out, work, begin)
+    out, work = _folders(out, plan.work, begin)
     utterances = read_people(Path(pairs)) if isinstance(pairs, str | os.PathLike) else pairs
-    material = _gather(utterances, begin.others["speech_encoder"], work, workers, preparing)
-    split = split_people(material.people, material.splits, seed)
+    material = _gather(utterances, begin.others["speech_encoder"], work, plan.workers, preparing)
+    split = split_people(material.people, material.splits, plan.seed)
 
     backbone = encoder.resnet
-    task, see = (_frozen_lesson if frozen else _whole_lesson)(encoder, material, split)
+    if frozen:
+        task, see = _frozen_lesson(encoder, material, split)
+        save_seconds = 0.0 if split.watched else 120.0  # a step on features takes milliseconds
+        schedule = plan.schedule(FROZEN_STEPS, 3e-4, save_seconds=save_seconds, patience=50)
+    else:
+        task, see = _whole_lesson(encoder, material, split, plan.batch_size or 64)
+        schedule = plan.schedule(STEPS, 3e-5, patience=10)
     before = _measure(lambda faces: calibration(encoder.embed(faces)), see, material, split)
-    if steps is None and math.isinf(seconds):
-        steps = FROZEN_STEPS if frozen else STEPS
-    rate = learning_rate or (3e-4 if frozen else 3e-5)
-    schedule = Schedule(
-        seconds,
-        rate,
-        warmup=_warmup(steps),
-        save_seconds=0.0 if frozen and split.watched else 120.0,  # a step on features takes milliseconds
-        steps=math.inf if steps is None else steps,
-        patience=50 if frozen else 10,
-    )
     keys = [entry.key for entry in material.data.entries]
-    run = work / f"run-{_digest(sha256(begin.checkpoint), keys, freeze, rate, seed)}"
-    _tell(task, progress)
-    best = fit(task, run, schedule, seed, Hardware(device, workers=0 if frozen else None)).with_name(BEST_FILE)
+    settings = freeze, schedule.learning_rate, plan.batch_size, plan.seed
+    run = work / f"run-{_digest(sha256(begin.checkpoint), keys, *settings)}"
+    hardware = Hardware(plan.device, workers=0 if frozen else None)
+    best = fit(task, run, schedule, plan.seed, hardware, _read_loss(progress)).with_name(BEST_FILE)
     encoder.load_state_dict(read_checkpoint(best).tensors)
     after = _measure(encoder.to(where).eval().embed, see, material, split)
     encoder.resnet = backbone
@@ -180,15 +195,8 @@ def finetune_speech(
     corpora: Sequence[tuple[str, Path]] = (),
     data: Path | None = None,
     start: str | Path = "default",
-    steps: int | None = None,
-    progress: Progress | None = None,
-    seconds: float = math.inf,
-    learning_rate: float | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    workers: int = 0,
-    work: Path | None = None,
+    plan: Plan = Plan(),
+    progress: Progress = lambda share, loss: None,
     preparing: Preparing = lambda done, total: None,
 ) -> Result:
     """Teaches synthesizer or vocoder to speak as one person does, from about 15 minutes of speech.
@@ -200,35 +208,30 @@ def finetune_speech(
         stage: "synthesizer" or "vocoder".
         corpora: (name, path) pairs, see `corpora.read_corpus`.
         data: in place of them a folder of records, made by `preprocess`.
-        steps, seconds: whichever ends first; `STEPS` if neither is given.
-        learning_rate: a tenth of what the stage begins with if None.
+        plan: its learning rate is usually a tenth of what the stage begins with.
 
     The other arguments, and what is raised, are as of `finetune_face_encoder`.
     """
     if bool(corpora) == bool(data):
         raise InputError("give what to learn from with --corpus or --data, one of them")
     begin = Start.find(start, stage)
-    out, work = _folders(out, work, begin)
+    out, work = _folders(out, plan.work, begin)
     encoder = begin.others["speech_encoder"]
     if data is None:
         symbols = Tacotron.from_checkpoint(begin.checkpoint).dims.spelling if stage == "synthesizer" else "phones"
         data = work / "records"
-        preprocess(find_maker(stage, encoder, symbols), corpora, data, workers, progress=preparing)
-    chosen, hardware = find_stage(stage), Hardware(device)
-    task = build_task(stage, data, Options(begin.checkpoint, batch_size=batch_size))
+        preprocess(find_maker(stage, encoder, symbols), corpora, data, plan.workers, progress=preparing)
+    chosen, hardware = find_stage(stage), Hardware(plan.device)
+    task = build_task(stage, data, Options(begin.checkpoint, batch_size=plan.batch_size))
     prepared = Prepared.open(data, stage)
     before = _evaluate(task)
-    if steps is None and math.isinf(seconds):
-        steps = STEPS
-    rate = learning_rate or chosen.learning_rate / 10
-    limit = math.inf if steps is None else steps
-    schedule = Schedule(
-        seconds, rate, _warmup(steps), clip=chosen.clip, steps=limit, patience=10, optimizer=chosen.optimizer
+    schedule = plan.schedule(
+        STEPS, chosen.learning_rate / 10, clip=chosen.clip, patience=10, optimizer=chosen.optimizer
     )
     keys = [entry.key for entry in prepared.entries]
-    run = work / f"run-{_digest(sha256(begin.checkpoint), keys, batch_size, rate, seed, chosen.optimizer)}"
-    _tell(task, progress)
-    best = fit(task, run, schedule, seed, hardware).with_name(BEST_FILE)
+    settings = plan.batch_size, schedule.learning_rate, plan.seed, schedule.optimizer
+    run = work / f"run-{_digest(sha256(begin.checkpoint), keys, *settings)}"
+    best = fit(task, run, schedule, plan.seed, hardware, _read_loss(progress)).with_name(BEST_FILE)
     task.module = type(task.module).from_checkpoint(best)
     after = _evaluate(task)
     write_bundle(out, task.module, begin)
@@ -416,12 +419,12 @@ def _frozen_lesson(encoder: FaceSpeakerEncoder, material: _Material, split: Spli
     return _NearTask(encoder, *of(split.learned), watched=watched), features.__getitem__
 
 
-def _whole_lesson(encoder: FaceSpeakerEncoder, material: _Material, split: Split) -> tuple[Task, See]:
+def _whole_lesson(encoder: FaceSpeakerEncoder, material: _Material, split: Split, batch_size: int) -> tuple[Task, See]:
     """All layers, from the crops."""
     crops = material.crops()
     raw = Records(material.data, range(len(material.data)), lambda record: record["raw"])
     encoder.requires_grad_(True)
-    batch_size = min(64, len(split.learned))
+    batch_size = min(batch_size, len(split.learned))
     task = FaceSpeakerTask(encoder, crops, raw, split.learned, split.watched, freeze=False, batch_size=batch_size)
     return task, lambda i: _to_network(crops[i], encoder)
 
@@ -448,23 +451,8 @@ def _evaluate(task: Task) -> dict[str, float]:
         return task.evaluate()
 
 
-def _tell(task: Task, progress: Progress | None) -> None:
-    """Has `progress` called in each step of the training; evaluations take no gradient."""
-    if progress is None:
-        return
-    plain = task.loss
-
-    def loss(batch: Any, share: float) -> tuple[Tensor, dict[str, Tensor]]:
-        total, parts = plain(batch, share)
-        if torch.is_grad_enabled():
-            progress(share, float(total.detach()))
-        return total, parts
-
-    task.loss = loss
-
-
-def _warmup(steps: int | None) -> int:
-    return 100 if steps is None else max(1, min(100, steps // 10))
+def _read_loss(progress: Progress) -> Advance:
+    return lambda share, loss: progress(share, float(loss))
 
 
 # ---- folders and voices

@@ -45,6 +45,8 @@ BOARD_FOLDER = "tensorboard"
 _LOG_STEPS = 50
 _EVALUATION_SEED = 0
 
+Advance = Callable[[float, Tensor], None]
+
 
 class Task(Protocol):
     """A network with its data and loss.
@@ -86,6 +88,7 @@ class Schedule:
     Attributes:
         seconds, steps: of the whole training, summed over resumed runs; whichever ends first.
         learning_rate: reached after `warmup` steps, then falls along a cosine to `final` of it.
+        warmup: a tenth of `steps`, at most 100, if None.
         clip: largest gradient norm.
         save_seconds: between checkpoints, each of which is evaluated.
         patience: how many evaluations without a better figure end the training; 0 never does.
@@ -94,7 +97,7 @@ class Schedule:
 
     seconds: float = math.inf
     learning_rate: float = 1e-3
-    warmup: int = 100
+    warmup: int | None = None
     final: float = 0.02
     clip: float = 1.0
     save_seconds: float = 120.0
@@ -113,7 +116,8 @@ class Schedule:
 
     def rate(self, step: int, progress: float) -> float:
         cosine = self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup) * cosine
+        warmup = max(1.0, min(100.0, self.steps / 10)) if self.warmup is None else self.warmup
+        return self.learning_rate * min(1.0, (step + 1) / warmup) * cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +163,7 @@ def fit(
     schedule: Schedule,
     seed: int = 0,
     hardware: Hardware | None = None,
-    advance: Callable[[float], None] | None = None,
+    advance: Advance | None = None,
 ) -> Path:
     """Trains `task.module` until its steps or its time are used up; continues where an earlier call ended.
 
@@ -169,7 +173,8 @@ def fit(
     Args:
         run: folder for the checkpoints (last and best), the state to resume from, a log of the
             loss's parts and figures (JSON lines), and TensorBoard's files.
-        advance: called after each step with the share that is done.
+        advance: called after each step with the share that is done, 0 to 1, and the step's loss, a
+            scalar still on its device: to read it is to wait for that.
 
     Returns:
         the finished checkpoint, ``run/model.safetensors``.
@@ -265,7 +270,7 @@ class _Learner(LightningModule):
         schedule: Schedule,
         seed: int,
         hardware: Hardware,
-        advance: Callable[[float], None] | None,
+        advance: Advance | None,
     ):
         super().__init__()
         self.network = task.module
@@ -364,7 +369,7 @@ class _Learner(LightningModule):
         if self.due:
             self.save()
         if self.advance and self.trainer.is_global_zero:
-            self.advance(self.progress())
+            self.advance(self.progress(), outputs["loss"])
 
     def on_train_end(self) -> None:
         if self.summed:

@@ -21,7 +21,7 @@ from face2voice import Face2Voice, Voice
 from face2voice.calibrate import calibrate
 from face2voice.cli import main
 from face2voice.corpora import Utterance, write_manifest
-from face2voice.finetune import Start, finetune_face_encoder, finetune_speech, split_people
+from face2voice.finetune import Plan, Start, finetune_face_encoder, finetune_speech, split_people
 from face2voice.likeness import chance, likeness
 from face2voice.pairs import at_most, match_by_sex_and_age, read_people
 from face2voice.preprocess import makers
@@ -99,9 +99,8 @@ def tuned(people, bundle, tmp_path_factory):
     steps = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(makers, "_detector", lambda: _Found)
-        result = finetune_face_encoder(
-            people, out, bundle, steps=30, learning_rate=3e-3, progress=lambda *at: steps.append(at), device="cpu"
-        )
+        plan = Plan(steps=30, learning_rate=3e-3, device="cpu")
+        result = finetune_face_encoder(people, out, bundle, plan=plan, progress=lambda *at: steps.append(at))
     return result, steps
 
 
@@ -115,7 +114,7 @@ def test_faces_come_nearer_to_the_voices_of_people_held_out(tuned):
     assert set(result.before) == set(result.after) == {"cosine", "margin", "R@1"}
     assert result.chance == {"margin": 0.0, "R@1": 0.5}
     shares = [share for share, _ in steps]
-    assert 1 < len(shares) <= 30 and shares == [step / 30 for step in range(len(shares))]
+    assert 1 < len(shares) <= 30 and shares == [(step + 1) / 30 for step in range(len(shares))]
     assert "skipped (corrupt 1, silent 1)" in result.notes[0]
 
 
@@ -138,7 +137,7 @@ def test_again_is_the_same_and_starts_from_what_is_there(tuned, people, bundle):
     before = read_checkpoint(result.bundle / "face_encoder.safetensors").tensors
     stale = result.bundle / "calibration.safetensors"
     write_checkpoint(stale, Calibration())
-    again = finetune_face_encoder(people, result.bundle, bundle, steps=30, learning_rate=3e-3, device="cpu")
+    again = finetune_face_encoder(people, result.bundle, bundle, plan=Plan(30, learning_rate=3e-3, device="cpu"))
     assert again.after == result.after and "0 made, 25 kept" in again.notes[0]
     after = read_checkpoint(result.bundle / "face_encoder.safetensors").tensors
     assert all(after[name].equal(value) for name, value in before.items())
@@ -150,8 +149,9 @@ def test_one_person(tmp_path, bundle):
         photo(tmp_path / "me" / "faces" / f"{i}.jpg", 1 - 0.1 * i)
         clip(tmp_path / "me" / "speech" / f"{i}.wav", 150 + 5 * i)
     steps = []
+    plan = Plan(steps=20, device="cpu")
     result = finetune_face_encoder(
-        tmp_path / "me", tmp_path / "out", bundle, steps=20, progress=lambda *at: steps.append(at), device="cpu"
+        tmp_path / "me", tmp_path / "out", bundle, plan=plan, progress=lambda *at: steps.append(at)
     )
     assert result.held_out == "held-out photos and clips of 1 people"
     assert set(result.before) == {"cosine"} and result.after["cosine"] > result.before["cosine"]
@@ -160,7 +160,8 @@ def test_one_person(tmp_path, bundle):
 
 def test_all_layers_learn(people, bundle, tmp_path, tuned):
     work = tuned[0].bundle.with_name("mine-work")
-    result = finetune_face_encoder(people, tmp_path / "out", bundle, steps=1, freeze="none", device="cpu", work=work)
+    plan = Plan(steps=1, batch_size=2, device="cpu", work=work)
+    result = finetune_face_encoder(people, tmp_path / "out", bundle, freeze="none", plan=plan)
     old, new = (FaceSpeakerEncoder.from_checkpoint(b / "face_encoder.safetensors") for b in (bundle, result.bundle))
     assert any(not a.equal(b) for a, b in zip(old.resnet.parameters(), new.resnet.parameters(), strict=True))
 
@@ -173,7 +174,7 @@ def test_a_manifest_tells_who_is_held_out(tmp_path, people, bundle, tuned):
         for name, split in (("p00", "train"), ("p01", "train"), ("p02", "test"), ("p03", "test"), ("p04", "test"))
     ]
     write_manifest(tmp_path / "pairs.jsonl", utterances)
-    result = finetune_face_encoder(tmp_path / "pairs.jsonl", tmp_path / "out", bundle, steps=2, device="cpu")
+    result = finetune_face_encoder(tmp_path / "pairs.jsonl", tmp_path / "out", bundle, plan=Plan(2, device="cpu"))
     assert result.held_out == "3 people held out"
 
 
@@ -251,7 +252,8 @@ def test_vocoder_of_one_speaker(tmp_path, bundle):
     samples = (voice_like(2.0) * 32767).astype(np.int16)
     for path in data.rglob("*.npz"):
         np.savez(path, samples=samples, mel=np.zeros((80, len(samples) // 200 + 1), np.float16))
-    result = finetune_speech("vocoder", tmp_path / "out", data=data, start=bundle, steps=2, batch_size=2, device="cpu")
+    plan = Plan(2, batch_size=2, device="cpu")
+    result = finetune_speech("vocoder", tmp_path / "out", data=data, start=bundle, plan=plan)
     voice = Voice.load(result.bundle / "voice.npz")
     assert voice.source == "made/0" and Bundle("", result.bundle).verify()
     new = WaveRNN.from_checkpoint(result.bundle / "vocoder.safetensors")
@@ -268,13 +270,14 @@ def test_held_out_clips_are_measured(tmp_path, bundle, stage, figures):
     for i in range(12):
         clip(tmp_path / "clips" / "me" / f"{i}.wav", 100 + i, 2.0).with_suffix(".txt").write_text("Hello there.")
     steps = []
+    plan = Plan(2, batch_size=4, device="cpu")
+    clips = [("people", tmp_path / "clips")]
     result = finetune_speech(
-        *(stage, tmp_path / "out", [("people", tmp_path / "clips")]),
-        **{"start": start, "steps": 2, "progress": lambda *at: steps.append(at), "device": "cpu", "batch_size": 4},
+        stage, tmp_path / "out", clips, start=start, plan=plan, progress=lambda *at: steps.append(at)
     )
     assert result.held_out == "1 records held out"
     assert set(result.before) == set(result.after) == figures
-    assert [share for share, _ in steps] == [0, 0.5]
+    assert [share for share, _ in steps] == [0.5, 1]
     assert Bundle("", result.bundle).verify() and (result.bundle / f"{stage}.safetensors").is_file()
 
 
@@ -337,10 +340,11 @@ def test_what_cannot_be_learned_from_is_told(tmp_path, bundle, options, message)
     clip(tmp_path / "apart" / "b" / "b.wav", 100)
     (tmp_path / "useless" / "a").mkdir(parents=True)
     (tmp_path / "useless" / "a" / "a.jpg").write_bytes(b"")
-    given = {"pairs": "apart", "out": "out", "start": bundle, "freeze": "backbone", "device": "cpu"} | options
+    given = {"pairs": "apart", "out": "out", "start": bundle, "freeze": "backbone"} | options
+    plan = Plan(1, device=given.pop("device", "cpu"))
     paths = {"pairs": tmp_path / given["pairs"], "out": bundle if given["out"] == "bundle" else tmp_path / given["out"]}
     with pytest.raises((InputError, CheckpointError), match=message) as error:
-        finetune_face_encoder(**given | paths, steps=1)
+        finetune_face_encoder(**given | paths, plan=plan)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 

@@ -107,7 +107,7 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, capfd, optimi
 def test_budget_and_log(tmp_path):
     schedule = Schedule(steps=120, learning_rate=0.01)
     shares = []
-    fit(SmallTask(), tmp_path, schedule, hardware=CPU, advance=shares.append)
+    fit(SmallTask(), tmp_path, schedule, hardware=CPU, advance=lambda share, loss: shares.append(share))
     assert shares == sorted(shares) and shares[-1] == 1
     lines = log_of(tmp_path)
     assert [line["step"] for line in lines] == [50, 100, 120]
@@ -329,7 +329,7 @@ def test_a_training_that_is_told_to_end_saves_first(tmp_path):
 
 def _train_long(run):
     torch.set_num_threads(1)
-    fit(SmallTask(), run, Schedule(seconds=60), hardware=CPU, advance=lambda share: (run / "begun").touch())
+    fit(SmallTask(), run, Schedule(seconds=60), hardware=CPU, advance=lambda share, loss: (run / "begun").touch())
 
 
 def test_told_to_end_between_two_steps_it_saves_too(tmp_path):
@@ -342,7 +342,7 @@ def test_told_to_end_between_two_steps_it_saves_too(tmp_path):
 def _train_and_end(run):
     torch.set_num_threads(1)
     schedule = Schedule(seconds=60)
-    fit(SmallTask(), run, schedule, hardware=CPU, advance=lambda share: signal.raise_signal(signal.SIGTERM))
+    fit(SmallTask(), run, schedule, hardware=CPU, advance=lambda share, loss: signal.raise_signal(signal.SIGTERM))
 
 
 # ---- several processes
@@ -430,7 +430,7 @@ def test_one_of_two_processes_told_to_end_both_do_and_save_first(tmp_path, told)
 
 def _train_both(run):
     begun = run / "begun"
-    fit(ge2e_task(), run, Schedule(seconds=60), hardware=Hardware("cpu", 2), advance=lambda share: begun.touch())
+    fit(ge2e_task(), run, Schedule(seconds=60), hardware=Hardware("cpu", 2), advance=lambda share, loss: begun.touch())
 
 
 def test_inference_does_not_load_the_training_libraries():

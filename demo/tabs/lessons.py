@@ -68,16 +68,12 @@ def build(page: Page) -> None:
 
         def run() -> None:
             try:
-                from face2voice.finetune import finetune_face_encoder  # heavy, and an extra of the package
+                from face2voice.finetune import Plan, finetune_face_encoder  # heavy, and an extra of the package
 
                 # without the studio's turn: it reads networks of its own, and others want to speak meanwhile
-                options = {
-                    "start": page.studio.folder(),
-                    "steps": count,
-                    "work": pairs / "work",
-                    "device": page.studio.device,
-                }
-                events.put(finetune_face_encoder(pairs, out, **options, progress=lambda *at: events.put(at)))
+                start = page.studio.folder()
+                plan = Plan(count, device=page.studio.device, work=pairs / "work")
+                events.put(finetune_face_encoder(pairs, out, start, plan=plan, progress=lambda *at: events.put(at)))
             except Exception as error:  # raised again where the visitor can be told
                 events.put(error)
 

@@ -26,6 +26,7 @@ Start = Annotated[str, typer.Option("--from", help="Bundle or checkpoint to begi
 Steps = Annotated[int | None, typer.Option(min=1, help="Ends the training.")]
 MaxTime = Annotated[str | None, typer.Option(help="HH:MM:SS; ends the training.")]
 LearningRate = Annotated[float | None, typer.Option(min=0, help="The highest.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, help="Items a step; people, without a frozen backbone.")]
 Corpora = Annotated[list[str] | None, typer.Option("--corpus", help="NAME=PATH, see preprocess; several are joined.")]
 Work = Annotated[Path | None, typer.Option(help="Folder for everything in between, kept; OUT-work if not given.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that look at photos and listen to clips; 0: this one.")]
@@ -47,6 +48,7 @@ def face_encoder(
     steps: Steps = None,
     max_time: MaxTime = None,
     learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
     per_person: PerPerson = 20,
     seed: Seed = 0,
     device: Device = "auto",
@@ -61,29 +63,16 @@ def face_encoder(
     if pairs and pair_by != "person":
         raise InputError("--pair-by sex-age is for --corpus: in --pairs faces and voices are of the same people")
     seconds = seconds_of(max_time)
-    from ..finetune import finetune_face_encoder
+    from ..finetune import Plan, finetune_face_encoder
     from ..pairs import at_most, read_corpora, read_people
 
     if pairs:
         utterances = read_people(pairs)
     else:
         utterances = read_corpora(map(name_and_path, corpus), pair_by == "sex-age", seed)
-    with _told("face-encoder") as (tell, preparing):
-        result = finetune_face_encoder(
-            list(at_most(utterances, per_person)),
-            out,
-            start,
-            steps,
-            freeze,
-            tell,
-            seconds,
-            learning_rate,
-            seed,
-            device,
-            workers,
-            work,
-            preparing,
-        )
+    plan = Plan(steps, seconds, learning_rate, batch_size, seed, device, workers, work)
+    with _told("face-encoder") as tell:
+        result = finetune_face_encoder(list(at_most(utterances, per_person)), out, start, freeze, plan, *tell)
     _show(result)
 
 
@@ -98,33 +87,19 @@ def _speech(stage: str, what: str) -> Callable[..., None]:
         steps: Steps = None,
         max_time: MaxTime = None,
         learning_rate: LearningRate = None,
-        batch_size: Annotated[int | None, typer.Option(min=1, help="Items a step.")] = None,
+        batch_size: BatchSize = None,
         seed: Seed = 0,
         device: Device = "auto",
         workers: Workers = 1,
         work: Work = None,
     ) -> None:
         seconds = seconds_of(max_time)
-        from ..finetune import finetune_speech
+        from ..finetune import Plan, finetune_speech
 
-        with _told(stage) as (tell, preparing):
-            result = finetune_speech(
-                stage,
-                out,
-                [name_and_path(value) for value in corpus or ()],
-                data,
-                start,
-                steps,
-                tell,
-                seconds,
-                learning_rate,
-                batch_size,
-                seed,
-                device,
-                workers,
-                work,
-                preparing,
-            )
+        plan = Plan(steps, seconds, learning_rate, batch_size, seed, device, workers, work)
+        corpora = [name_and_path(value) for value in corpus or ()]
+        with _told(stage) as tell:
+            result = finetune_speech(stage, out, corpora, data, start, plan, *tell)
         _show(result)
 
     command.__doc__ = what

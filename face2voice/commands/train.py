@@ -87,7 +87,6 @@ def train(
     schedule = Schedule(
         seconds,
         rate,
-        warmup=100 if steps is None else max(1, min(100, steps // 10)),
         clip=chosen.clip,
         save_seconds=save_every,
         steps=math.inf if steps is None else steps,
@@ -108,7 +107,7 @@ def train(
     settled = {"from": start, "size": size, "batch-size": batch_size, "learning-rate": learning_rate, "seed": seed}
     _keep_to(out, settled | {"legacy-targets": legacy_targets, "decoder": decoder, "pairing": pairing})
     with progress(stage, lines=False) as advance:  # its log tells
-        path = fit(task, out, schedule, seed, hardware, advance)
+        path = fit(task, out, schedule, seed, hardware, lambda share, loss: advance(share))
     if not {os.environ.get("LOCAL_RANK", "0"), os.environ.get("NODE_RANK", "0")} - {"0"}:
         to_user.print(f"{path}: trained; the best by its figures is {path.with_name(BEST_FILE)}", markup=False)
 
