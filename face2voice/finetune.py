@@ -33,8 +33,8 @@ from .stages import Options, Records, build_task, find_stage
 from .training import BEST_FILE, Advance, Hardware, Schedule, Task, fit
 from .voice import Voice
 
-SPEAKING = ("face_encoder", "speech_encoder", "synthesizer", "vocoder", "g2p")
-"""What a bundle needs to speak."""
+SPEAKING = ("face_encoder", "speech_encoder", "synthesizer", "equalizer", "vocoder", "g2p")
+"""What a bundle speaks with."""
 
 VOICE_FILE = "voice.npz"
 
@@ -98,7 +98,7 @@ class Start:
     def find(cls, start: str | Path, part: str) -> "Start":
         """A bundle by name, a folder laid out like one, or the checkpoint of the part alone.
 
-        What a bundle needs to speak and is not beside a checkpoint is taken from the default bundle.
+        What a bundle speaks with and is not beside a checkpoint is taken from the default bundle.
 
         Raises:
             CheckpointError: no such bundle or file, or the part is not in it.
@@ -112,6 +112,8 @@ class Start:
             bundle = find_bundle(start)
             path = bundle.path(part)
         fallback = {name: file for name, file in find_bundle("default").parts.items() if name in SPEAKING}
+        if bundle.find("synthesizer"):
+            fallback.pop("equalizer", None)  # it goes with its own synthesizer
         others = fallback | bundle.parts
         return cls(part, path, others).without([part])
 
@@ -234,7 +236,8 @@ def finetune_speech(
     best = fit(task, run, schedule, plan.seed, hardware, _read_loss(progress)).with_name(BEST_FILE)
     task.module = type(task.module).from_checkpoint(best)
     after = _evaluate(task)
-    write_bundle(out, task.module, begin)
+    # An equalizer suits what the old synthesizer said; the new one says what it was told.
+    write_bundle(out, task.module, begin.without(["equalizer"] if stage == "synthesizer" else []))
     speaker, voice = _most_heard(prepared, encoder)
     voice.save(out / VOICE_FILE)
     held_out = f"{len(task.held_out)} records held out" if before else ""

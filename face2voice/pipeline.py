@@ -18,6 +18,7 @@ from encoder.calibration import Calibration
 from encoder.face import FaceDetector, Photo, crop_from_photo, faces_to_tensor, find_detector, photo_name
 from savedmodels import Bundle, CheckpointError, InputError, find_bundle, write_atomically
 from synthesizer import Spoken, Tacotron, audio
+from synthesizer.equalizer import Equalizer
 from synthesizer.text import LettersToPhones, Piece, TextFrontEnd
 from vocoder import WaveRNN
 
@@ -255,7 +256,10 @@ class Face2Voice(BundleNetworks):
     ) -> Speech:
         started = time.perf_counter()
         spoken = self._synthesize(piece, voice, seed)
-        mel = _change_tempo(spoken.mel, speed)
+        mel = spoken.mel
+        if self.bundle.find("equalizer"):
+            mel = self._part("equalizer", Equalizer.from_checkpoint)(mel, torch.from_numpy(voice.embedding))
+        mel = _change_tempo(mel, speed)
         synthesized = time.perf_counter()
         if vocoder == "griffin-lim":
             samples = audio.griffin_lim(mel.numpy(), seed)

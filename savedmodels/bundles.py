@@ -22,6 +22,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "face_encoder": ("face_encoder.safetensors", "lip2speech_final.pth"),
     "speech_encoder": ("speech_encoder.safetensors", "encoder.pt"),
     "synthesizer": ("synthesizer.safetensors", "synthesizer.pt"),
+    "equalizer": ("equalizer.safetensors",),
     "vocoder": ("vocoder.safetensors", "vocoder.pt"),
     "g2p": ("g2p.safetensors",),
     "voice_encoder": ("voice_encoder.safetensors", "voice_encoder.pt"),

@@ -28,6 +28,7 @@ from face2voice.preprocess import makers
 from face2voice.stages import find_stage
 from savedmodels import Bundle, CheckpointError, InputError, find_bundle, read_checkpoint, write_checkpoint
 from synthesizer import Tacotron
+from synthesizer.equalizer import Equalizer
 from vocoder import WaveRNN, WaveRNNDims
 
 PORTRAIT = Path(__file__).parent / "data" / "portrait.jpg"
@@ -267,6 +268,7 @@ def test_vocoder_of_one_speaker(tmp_path, bundle):
 def test_held_out_clips_are_measured(tmp_path, bundle, stage, figures):
     start = shutil.copytree(bundle, tmp_path / "start")
     write_checkpoint(start / "synthesizer.safetensors", Tacotron(find_stage("synthesizer").sizes["tiny"]))
+    write_checkpoint(start / "equalizer.safetensors", Equalizer())
     for i in range(12):
         clip(tmp_path / "clips" / "me" / f"{i}.wav", 100 + i, 2.0).with_suffix(".txt").write_text("Hello there.")
     steps = []
@@ -279,6 +281,8 @@ def test_held_out_clips_are_measured(tmp_path, bundle, stage, figures):
     assert set(result.before) == set(result.after) == figures
     assert [share for share, _ in steps] == [0.5, 1]
     assert Bundle("", result.bundle).verify() and (result.bundle / f"{stage}.safetensors").is_file()
+    kept = (result.bundle / "equalizer.safetensors").is_file()
+    assert kept == (stage == "vocoder"), "what suited the old synthesizer need not suit the new one"
 
 
 # ---- calibration

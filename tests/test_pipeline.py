@@ -1,6 +1,7 @@
 """The product on tiny networks: speaking, streaming, voices, the command line, bad input."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from face2voice.batch import read_jobs, run_jobs
 from face2voice.pipeline import MADE_BY, attended_in_order
 from savedmodels import Bundle, CheckpointError, InputError, find_bundle, write_checkpoint
 from synthesizer import Tacotron, TacotronDims
+from synthesizer.equalizer import Equalizer
 from vocoder import WaveRNN, WaveRNNDims
 
 PORTRAIT = Path(__file__).parent / "data" / "portrait.jpg"
@@ -68,6 +70,16 @@ def test_speech_has_what_it_promises(tts, voice):
     assert speech.mel.shape[0] == 80
     assert len(speech.alignments) == len(speech.texts) == len(tts.pieces(LONG_TEXT))
     assert set(speech.seconds) == {"synthesizer", "vocoder"}
+
+
+def test_an_equalizer_is_put_on_what_is_spoken(tts, voice, bundle, tmp_path):
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    equalizer = Equalizer()
+    torch.nn.init.zeros_(equalizer.affine.weight)
+    torch.nn.init.constant_(equalizer.affine.bias, 10.0)  # decibels
+    write_checkpoint(folder / "equalizer.safetensors", equalizer)
+    plain, raised = (one.speak("Hello.", voice, seed=1).mel for one in (tts, Face2Voice.load(folder, device="cpu")))
+    np.testing.assert_allclose(raised, np.clip(plain + 0.8, -4, 4), atol=1e-5)
 
 
 def test_streamed_pieces_are_the_whole(tts, voice):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims
+from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims, SpeechSpeakerEncoder, SpeechSpeakerEncoderDims
 from encoder.train import ProjectionTask
 from face2voice.evaluation import held_out
 from face2voice.evaluation.sound import median_f0
 from face2voice.recipes.default import character
+from face2voice.recipes.equalizer import fit_curve
 from face2voice.recipes.sources import read_voteview
 from face2voice.recipes.voicebank import (
     SAMPLE_RATE,
@@ -45,6 +46,17 @@ def test_world_turns_a_voice():
     assert spoken.dtype == np.float32
     assert len(spoken) == pytest.approx(SAMPLE_RATE / 2, rel=0.05)
     assert median_f0(spoken) == pytest.approx(202, rel=0.03)
+
+
+def test_a_curve_is_found_that_makes_voices_what_they_should_be():
+    torch.manual_seed(0)
+    encoder = SpeechSpeakerEncoder(SpeechSpeakerEncoderDims(hidden=16, layers=1, embedding=16, log_mels=True)).eval()
+    dull = [buzz(f0, 1.6).astype(np.float32) for f0 in (100.0, 130.0, 170.0)]
+    bright = [np.diff(clip, append=0.0).astype(np.float32) for clip in dull]  # 6 dB more an octave
+    toward = np.mean([encoder.embed_utterance(clip) for clip in bright], axis=0)
+    curve = fit_curve(encoder.requires_grad_(False), dull, toward - encoder.embed_utterance(dull[0]))
+    assert curve.shape == (80,)
+    assert curve[60:].mean() > curve[:20].mean() + 3
 
 
 def test_character_is_what_sex_and_age_do_not_tell():

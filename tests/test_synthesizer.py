@@ -10,6 +10,7 @@ from synthetic import golden, probe_inputs, published, relative_error, write_pub
 from savedmodels import CheckpointError, write_checkpoint
 from synthesizer import Tacotron, TacotronDims, audio
 from synthesizer.attention import State, Weights, attend, attend_all
+from synthesizer.equalizer import Equalizer
 from synthesizer.train import Example, TacotronTask
 
 TINY = TacotronDims(
@@ -200,3 +201,18 @@ def test_griffin_lim_inverts():
     assert back.shape == ((mel.shape[1] - 1) * 200,)
     assert np.abs(audio.mel_spectrogram(back)[:, 20:60] - mel[:, 20:60]).mean() < 0.5
     assert audio.griffin_lim(mel[:, :1]).shape == (0,)
+
+
+def test_an_equalizer_gives_each_kind_of_voice_its_curve(tmp_path):
+    rng = np.random.default_rng(0)
+    kinds = np.repeat(np.eye(2, 8), 20, axis=0)
+    voices = kinds + 0.05 * rng.normal(size=kinds.shape)
+    curves = rng.normal(size=(2, 80)) * 5
+    write_checkpoint(tmp_path / "equalizer.safetensors", Equalizer.fit(voices, kinds[:, :2] @ curves))
+    equalizer = Equalizer.from_checkpoint(tmp_path / "equalizer.safetensors")
+    told = equalizer.curve(torch.eye(2, 8)).numpy()
+    np.testing.assert_allclose(told, curves, atol=0.5)
+    mel = torch.from_numpy(rng.uniform(-3, 3, (80, 5)).astype(np.float32))
+    # 100 dB span the mel's 8 units
+    torch.testing.assert_close(equalizer(mel, torch.eye(8)[0]), mel + 0.08 * torch.from_numpy(told[0])[:, None])
+    assert equalizer(mel + 10, torch.eye(8)[0]).max() == 4

@@ -26,6 +26,7 @@ STEPS = (
     "voice_decoder",
     "speech_encoder",
     "bundle",
+    "equalizer",
 )
 
 

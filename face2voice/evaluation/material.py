@@ -21,6 +21,7 @@ Item = TypeVar("Item", Utterance, Portrait)
 
 _ADULT = 18  # years
 _FEWEST_WORDS = 5  # of a sentence that is recognised
+COMPARED = 100  # readers that voices are compared with, half of them women; the recipes fit no voice to them
 KEPT_OUT = 20  # readers of LibriSpeech that the recipes train no vocoder on: the first, by path
 
 

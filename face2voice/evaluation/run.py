@@ -18,7 +18,7 @@ from savedmodels import InputError
 from . import attention, intelligibility, sound, speech2face, speed, voices
 from .figures import Section
 from .judge import Judge, own_judge
-from .material import KEPT_OUT, Material
+from .material import COMPARED, KEPT_OUT, Material
 from .takes import Subject
 from .texts import PORTRAIT_SENTENCE, harvard_sentences, long_text, varied_sentences
 from .voices import RealSpeaker
@@ -56,7 +56,7 @@ class Settings:
     long_text: int = 3000
     copies: int = KEPT_OUT
     natural: int = 40
-    speakers: int = 100
+    speakers: int = COMPARED
     portraits: int = 60
     clips: int = 40
     pairs: int = 24

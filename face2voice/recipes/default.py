@@ -4,6 +4,7 @@ Every step leaves a file in the work folder and is skipped once that is there; a
 cut short goes on from its last checkpoint.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -17,14 +18,16 @@ import soundfile as sf
 import torch
 
 from encoder import FaceSpeakerEncoder, FaceSpeakerEncoderDims, SpeechSpeakerEncoder, SpeechSpeakerEncoderDims
-from encoder.audio import load_prepared
+from encoder.audio import load_prepared, prepare
 from encoder.distil import DistilTask, Lessons, agreement
 from encoder.dlib_resnet import read_dlib_dat
 from encoder.face import crop_from_photo, faces_to_tensor, find_detector
 from encoder.train import ProjectionTask
 from face2voice.corpora import Utterance, read_manifest
-from face2voice.evaluation.material import KEPT_OUT
+from face2voice.corpora.speech import speechocean762
+from face2voice.evaluation.material import COMPARED, KEPT_OUT, find_material
 from face2voice.likeness import mean_voice
+from face2voice.pipeline import Face2Voice
 from face2voice.speech2face.decoder import FaceDecoder, FaceDecoderDims
 from face2voice.speech2face.face2speech import VoiceDecoder
 from face2voice.speech2face.frame import FrameDescriptor
@@ -34,23 +37,27 @@ from face2voice.speech2face.voice_encoder import VoiceEncoder
 from face2voice.training import Hardware, Schedule, fit
 from face2voice.voicespace import VoiceSpace
 from savedmodels import Bundle, InputError, write_arrays, write_atomically, write_checkpoint
+from savedmodels.bundles import FILES
 from synthesizer import Tacotron, TacotronDims
 from synthesizer.audio import mel_spectrogram
+from synthesizer.equalizer import Equalizer
 from synthesizer.text import PHONES, G2PDims, LettersToPhones, load_lexicon, to_phones
 from synthesizer.text.train_g2p import G2PTask, evaluate
 from synthesizer.train import Example, TacotronTask
 from vocoder import WaveRNN, WaveRNNDims
 from vocoder.train import Recording, WaveRNNTask
 
+from .equalizer import fit_curve
 from .features import Features, compute_features
 from .sources import FACE_DESCRIPTOR, GE2E_TEACHER, Portrait, read_voteview
-from .speech2face import voice_decoder_task, voice_encoder_task
+from .speech2face import ADULT, voice_decoder_task, voice_encoder_task
 from .voicebank import build_bank, pseudo_speakers, script, wordnet_sentences
 
 log = logging.getLogger(__name__)
 
 TEXTS = 14_400  # nearly all there are: few texts are learned by heart (docs/experiments.md)
 DEV_TEXTS = 60  # kept out of the synthesizer's training
+FITTED_VOICES = 8  # of each sex, that the equalizer is fitted to
 AGE_WIDTH = 8.0  # years; how far apart face and voice may be
 CHARACTER = 4  # directions in which people of one sex and age differ most
 CHARACTER_WIDTH = 0.4  # standard deviations in them; how far apart face and voice may be
@@ -119,6 +126,7 @@ class DefaultRecipe:
             if step != "voice_decoder":
                 self._by_command(step)
         self.bundle()
+        self.equalizer()
 
     # ---- data
 
@@ -305,6 +313,52 @@ class DefaultRecipe:
         self.voices().save(self.out / "voices.npz")
         Bundle(self.out.name, self.out).record()
 
+    def equalizer(self) -> None:
+        """What brings the finished bundle's women and men nearer to real ones and away from the other sex.
+        By readers whom `evaluate` does not compare with, portraits learned from, and texts that nothing learned."""
+        bundle = Bundle(self.out.name, self.out)
+        path = self.out / FILES["equalizer"][0]
+        path.unlink(missing_ok=True)  # what is fitted comes in its place, not on top of it
+        teacher = SpeechSpeakerEncoder.from_checkpoint(GE2E_TEACHER.fetch(self.work / "teacher")).requires_grad_(False)
+        corpora = [self._adults(teacher, readers) for readers in self._readers()]
+        means = {sex: np.mean([voices[sexes == sex].mean(axis=0) for voices, sexes in corpora], axis=0) for sex in "fm"}
+        curves = {}
+        for sex, other in ("fm", "mf"):
+            log.info("equalizer: %s", sex)
+            said = [prepare(samples) for samples in self._say(Face2Voice(bundle, torch.device("cpu")), sex)]
+            curves[sex] = fit_curve(teacher, said, 2 * means[sex] - means[other], self.seed)
+        people, voices = self._bank_speakers()
+        voices = np.concatenate([voices, *(voices for voices, _ in corpora)])
+        sexes = [*(person.sex for person in people), *(sex for _, sexes in corpora for sex in sexes)]
+        write_checkpoint(path, Equalizer.fit(voices, np.stack([curves[sex] for sex in sexes])))
+        bundle.record()
+
+    def _say(self, tts: Face2Voice, sex: str) -> Iterator[np.ndarray]:
+        """The texts kept out of the synthesizer's training, in the voices of some portraits that were learned from."""
+        people = [person for person in self.portraits()[0] if person.sex == sex and not person.held_out]
+        voices = [tts.voice_from_face(person.photo) for person in people[:FITTED_VOICES]]
+        for i, text in enumerate(self._dev_texts()):
+            yield tts.speak(text, voices[i % len(voices)], seed=i).samples
+
+    def _readers(self) -> tuple[list[Utterance], list[Utterance]]:
+        """Adults of LibriSpeech and of speechocean762, one clip of each."""
+        speech = self.data / "speech"
+        material = find_material(self.data, people=0)
+        compared = {reader.speaker for reader in material.speakers(COMPARED)}
+        learners = {u.speaker: u for u in speechocean762(speech / "speechocean762") if u.split == "train"}
+        return (
+            [reader for reader in material.readers if reader.sex and reader.speaker not in compared],
+            [u for u in learners.values() if u.sex and u.age is not None and u.age >= ADULT],
+        )
+
+    def _adults(self, teacher: SpeechSpeakerEncoder, people: list[Utterance]) -> tuple[np.ndarray, np.ndarray]:
+        """Voices (n, embedding) and sexes (n,)."""
+        found = []
+        for person in people:
+            with contextlib.suppress(InputError):  # no speech is heard in it
+                found.append((teacher.embed(person.audio), person.sex))
+        return np.stack([voice for voice, _ in found]), np.array([sex for _, sex in found])
+
     # ---- helpers
 
     def _network(self, network: type, dims: object, part: str) -> torch.nn.Module:
@@ -368,12 +422,16 @@ class DefaultRecipe:
             by_speaker.setdefault(utterance.speaker, []).append(i)
         return by_speaker
 
+    def _dev_texts(self) -> list[str]:
+        """`DEV_TEXTS` texts of the bank, in a fixed order."""
+        texts = sorted({utterance.text for utterance in self.bank()})
+        return np.random.default_rng(1).choice(texts, DEV_TEXTS, replace=False).tolist()
+
     def _examples(self) -> tuple[list[Example], list[Example]]:
         """Those to learn from, and those of `DEV_TEXTS` texts. Each utterance has a voice between its speaker's
         mean and one single utterance's: predicted voices will not be exact either."""
         bank, features = self.bank(), self.features()
-        texts = sorted({utterance.text for utterance in bank})
-        kept_out = set(np.random.default_rng(1).choice(texts, DEV_TEXTS, replace=False))
+        kept_out = set(self._dev_texts())
         rng = np.random.default_rng(self.seed)
         learned, held_out = [], []
         for utterances, mean in zip(self._by_speaker().values(), self._bank_speakers()[1], strict=True):

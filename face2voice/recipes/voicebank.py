@@ -5,8 +5,7 @@ flite's voices were built from recordings of real speakers and stay intelligible
 al., 2016) moves their pitch and vocal-tract length, and colours them, which makes one voice into a
 continuum. Of flite's voices rms is the clearest to a speech recogniser, even raised to a woman's
 pitch. Pitch and length alone leave the pseudo-speakers much alike to a speaker encoder (mean
-distance 0.02 to 0.17); a smooth curve on the spectrum sets them apart (0.3) and costs no words. Another,
-common to a sex, brings them nearer to real people of that sex.
+distance 0.02 to 0.17); a smooth curve on the spectrum sets them apart (0.3) and costs no words.
 """
 
 import dataclasses
@@ -35,14 +34,6 @@ SOURCE = "rms"
 """flite's voice that all others are made from."""
 SOURCE_F0 = 101.0
 """Its median pitch, Hz."""
-
-TYPICAL_COLOUR = {
-    "f": (2.0, -7.0, -6.0, -7.5, 1.5, 2.5, 5.0, 2.0, -1.5, -1.0, 5.0, 4.0),
-    "m": (-6.0, -3.0, -3.0, -4.0, 3.0, 0.5, 3.0, 3.0, 0.0, -1.0, 0.0, 3.0),
-}
-"""Colours (see `PseudoSpeaker`) that make the pseudo-speakers of a sex, as a speaker encoder hears them, on average
-most like real adults of that sex and least like the others: fitted on LibriSpeech and speechocean762, see
-docs/experiments.md."""
 
 _FRAME_PERIOD = 5.0  # ms, WORLD's own default
 _QUOTED = re.compile(r'"([^"]+)"')
@@ -91,20 +82,16 @@ def pseudo_speakers(count: int = 64, seed: int = 0) -> list[PseudoSpeaker]:
         else:
             f0 = np.clip(215 - 0.45 * (age - 20) - 6 * size + rng.normal() * 13, 172, 245)
             stretch = 1.18 - 0.03 * size
-        f0_range = rng.uniform(0.85, 1.2)
-        rate = 1.05 - 0.0025 * max(age - 30, 0) + rng.normal() * 0.03
-        colour = np.array(TYPICAL_COLOUR[sex])
-        colour[:4] += rng.normal(size=4) * (3.0, 4.0, 3.0, 2.0)
         speakers.append(
             PseudoSpeaker(
                 name=f"{sex}{age:02d}-{SOURCE}-{i:02d}",
                 sex=sex,
                 age=age,
                 f0=float(f0),
-                f0_range=float(f0_range),
+                f0_range=float(rng.uniform(0.85, 1.2)),
                 stretch=float(stretch),
-                rate=float(rate),
-                colour=tuple(float(x) for x in colour),
+                rate=float(1.05 - 0.0025 * max(age - 30, 0) + rng.normal() * 0.03),
+                colour=tuple(float(x) for x in rng.normal(size=4) * (3.0, 4.0, 3.0, 2.0)),
             )
         )
     return speakers
