@@ -126,7 +126,6 @@ class DefaultRecipe:
             if step != "voice_decoder":
                 self._by_command(step)
         self.bundle()
-        self.equalizer()
 
     # ---- data
 
@@ -315,7 +314,8 @@ class DefaultRecipe:
 
     def equalizer(self) -> None:
         """What brings the finished bundle's women and men nearer to real ones and away from the other sex.
-        By readers whom `evaluate` does not compare with, portraits learned from, and texts that nothing learned."""
+        By readers whom `evaluate` does not compare with, portraits learned from, and texts that nothing learned.
+        Not run unless asked for: it costs words, see docs/experiments.md."""
         bundle = Bundle(self.out.name, self.out)
         path = self.out / FILES["equalizer"][0]
         path.unlink(missing_ok=True)  # what is fitted comes in its place, not on top of it
