@@ -322,10 +322,10 @@ class DefaultRecipe:
         teacher = SpeechSpeakerEncoder.from_checkpoint(GE2E_TEACHER.fetch(self.work / "teacher")).requires_grad_(False)
         corpora = [self._adults(teacher, readers) for readers in self._readers()]
         means = {sex: np.mean([voices[sexes == sex].mean(axis=0) for voices, sexes in corpora], axis=0) for sex in "fm"}
-        curves = {}
+        tts, curves = Face2Voice(bundle, torch.device("cpu")), {}
         for sex, other in ("fm", "mf"):
             log.info("equalizer: %s", sex)
-            said = [prepare(samples) for samples in self._say(Face2Voice(bundle, torch.device("cpu")), sex)]
+            said = [prepare(samples) for samples in self._say(tts, sex)]
             curves[sex] = fit_curve(teacher, said, 2 * means[sex] - means[other], self.seed)
         people, voices = self._bank_speakers()
         voices = np.concatenate([voices, *(voices for voices, _ in corpora)])
