@@ -12,6 +12,8 @@ from encoder import SpeechSpeakerEncoder
 from encoder.audio import MELS, SAMPLE_RATE, partial_mels
 from synthesizer import audio
 
+from .voicebank import half_cosines
+
 _HALF_COSINES = 12
 _SIZE = 1e-3  # what a squared decibel costs; large curves cost words (docs/experiments.md)
 _STEPS = 120
@@ -37,7 +39,7 @@ def fit_curve(
     mels = [torch.from_numpy(partial_mels(clip)) for clip in clips]
     hertz = librosa.mel_frequencies(MELS + 2, fmin=0.0, fmax=SAMPLE_RATE / 2)
     widths = torch.from_numpy(hertz[2:] - hertz[:-2]).float()
-    basis, goal = _half_cosines(hertz[1:-1]), torch.from_numpy(toward).float()
+    basis, goal = _basis(hertz[1:-1]), torch.from_numpy(toward).float()
     amplitudes = torch.zeros(_HALF_COSINES, requires_grad=True)
     optimizer = torch.optim.Adam([amplitudes], _LEARNING_RATE)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _STEPS)
@@ -54,13 +56,11 @@ def fit_curve(
     with torch.no_grad():
         gain = torch.stack([_equalized(mel, basis @ amplitudes, widths)[1] for mel in mels]).mean()
         bands = librosa.mel_frequencies(audio.N_MELS + 2, fmin=audio.F_MIN, fmax=audio.F_MAX)[1:-1]
-        return (_half_cosines(bands) @ amplitudes + gain).numpy()
+        return (_basis(bands) @ amplitudes + gain).numpy()
 
 
-def _half_cosines(hertz: np.ndarray) -> Tensor:
-    """(bands, half cosines): 1, 2, ... of them over the mel scale up to half the sample rate."""
-    place = np.log1p(hertz / 700) / np.log1p(SAMPLE_RATE / 2 / 700)
-    return torch.from_numpy(np.cos(np.pi * place[:, None] * np.arange(1, _HALF_COSINES + 1))).float()
+def _basis(hertz: np.ndarray) -> Tensor:
+    return torch.from_numpy(half_cosines(hertz, _HALF_COSINES)).float()
 
 
 def _equalized(mel: Tensor, decibels: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:

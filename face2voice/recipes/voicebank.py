@@ -188,11 +188,16 @@ class WorldVoice:
         return to_level(pyworld().synthesize(f0, *spectrum, SAMPLE_RATE, period))
 
 
+def half_cosines(hertz: np.ndarray, count: int) -> np.ndarray:
+    """(bands, count): 1, 2, ... half cosines over the mel scale from 0 to 8 kHz, at the frequencies (bands,)."""
+    mel = np.log1p(hertz / 700) / np.log1p(SAMPLE_RATE / 2 / 700)
+    return np.cos(np.pi * mel[:, None] * np.arange(1, count + 1))
+
+
 def _colouring(amplitudes: Sequence[float], bins: int) -> np.ndarray:
     """What a speaker's colour adds to the natural logarithm of power (bins,) from 0 to 8 kHz."""
-    mel = np.log1p(np.linspace(0, SAMPLE_RATE / 2, bins) / 700) / np.log1p(SAMPLE_RATE / 2 / 700)
-    order = np.arange(1, len(amplitudes) + 1)
-    return np.cos(np.pi * mel[:, None] * order) @ np.array(amplitudes) * np.log(10) / 10
+    hertz = np.linspace(0, SAMPLE_RATE / 2, bins)
+    return half_cosines(hertz, len(amplitudes)) @ np.array(amplitudes) * np.log(10) / 10
 
 
 def build_bank(
