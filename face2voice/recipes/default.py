@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 TEXTS = 14_400  # nearly all there are: few texts are learned by heart (docs/experiments.md)
 DEV_TEXTS = 60  # kept out of the synthesizer's training
-FITTED_VOICES = 8  # of each sex, that the equalizer is fitted to
+FITTED_VOICES = 8  # that the equalizer is fitted to
 AGE_WIDTH = 8.0  # years; how far apart face and voice may be
 CHARACTER = 4  # directions in which people of one sex and age differ most
 CHARACTER_WIDTH = 0.4  # standard deviations in them; how far apart face and voice may be
@@ -126,6 +126,7 @@ class DefaultRecipe:
             if step != "voice_decoder":
                 self._by_command(step)
         self.bundle()
+        self.equalizer()
 
     # ---- data
 
@@ -313,20 +314,18 @@ class DefaultRecipe:
         Bundle(self.out.name, self.out).record()
 
     def equalizer(self) -> None:
-        """What brings the finished bundle's women and men nearer to real ones and away from the other sex.
-        By readers whom `evaluate` does not compare with, portraits learned from, and texts that nothing learned.
-        Not run unless asked for: it costs words, see docs/experiments.md."""
+        """What brings the finished bundle's men nearer to real ones and away from women. Women get none: theirs
+        costs words (docs/experiments.md). By readers whom `evaluate` does not compare with, portraits learned from,
+        and texts that nothing learned."""
         bundle = Bundle(self.out.name, self.out)
         path = self.out / FILES["equalizer"][0]
         path.unlink(missing_ok=True)  # what is fitted comes in its place, not on top of it
         teacher = SpeechSpeakerEncoder.from_checkpoint(GE2E_TEACHER.fetch(self.work / "teacher")).requires_grad_(False)
         corpora = [self._adults(teacher, readers) for readers in self._readers()]
         means = {sex: np.mean([voices[sexes == sex].mean(axis=0) for voices, sexes in corpora], axis=0) for sex in "fm"}
-        tts, curves = Face2Voice(bundle, torch.device("cpu")), {}
-        for sex, other in ("fm", "mf"):
-            log.info("equalizer: %s", sex)
-            said = [prepare(samples) for samples in self._say(tts, sex)]
-            curves[sex] = fit_curve(teacher, said, 2 * means[sex] - means[other], self.seed)
+        said = [prepare(samples) for samples in self._say(Face2Voice(bundle, torch.device("cpu")), "m")]
+        curves = {"m": fit_curve(teacher, said, 2 * means["m"] - means["f"], self.seed)}
+        curves["f"] = np.zeros_like(curves["m"])
         people, voices = self._bank_speakers()
         voices = np.concatenate([voices, *(voices for voices, _ in corpora)])
         sexes = [*(person.sex for person in people), *(sex for _, sexes in corpora for sex in sexes)]

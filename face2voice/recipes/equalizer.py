@@ -15,7 +15,7 @@ from synthesizer import audio
 from .voicebank import half_cosines
 
 _HALF_COSINES = 12
-_SIZE = 1e-3  # what a squared decibel costs; large curves cost words (docs/experiments.md)
+_SIZE = 3e-3  # what a squared decibel costs; larger curves cost words (docs/experiments.md)
 _STEPS = 120
 _CLIPS = 10  # a step
 _LEARNING_RATE = 0.4  # dB
