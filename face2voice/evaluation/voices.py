@@ -5,14 +5,16 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from scipy.special import comb
 
 from face2voice.corpora import Utterance
 from face2voice.recipes.sources import Portrait
+from face2voice.speech2face.judges import Score
 from savedmodels import InputError
 
 from .figures import Figure, Player, Section, estimate, mean, median, pairwise, rank_correlation, share
-from .judge import Judge, SexClassifier
+from .judge import Judge, classify_sex, cross_validate
 from .material import read_clip
 from .sound import median_f0, syllable_count
 from .takes import Subject, altered
@@ -23,6 +25,7 @@ REAL_SECONDS = 8.0  # of each real speaker
 WAYS = 5  # of the matching
 _PAIR_TEXT = " ".join(harvard_sentences()[:2])
 _CHILD = 14  # years, below it
+_FEWEST_TO_CLASSIFY = 10  # real women, and men
 _OTHER_PHOTOS = 5  # of a person, at most
 _UNKNOWN_AGE = 15.0  # years that an unknown age counts as being off
 
@@ -81,7 +84,7 @@ def measure(subject: Subject, judge: Judge, real: Sequence[RealSpeaker]) -> Sect
                 "right": bool(f0 > WOMEN_ABOVE if woman else f0 < MEN_BELOW),
                 "classified_right": None
                 if classifier is None or voice is None
-                else bool(classifier.women(voice[None])[0] == woman),
+                else bool((classifier(torch.from_numpy(voice)) > 0) == woman),
                 "syllables_per_second": syllable_count(" ".join(take.speech.texts)) / take.speech.duration,
             }
         )
@@ -130,7 +133,7 @@ def measure_real(real: Sequence[RealSpeaker]) -> Section:
     voices = np.array([speaker.voice for speaker in real])
     figures: dict[str, Figure] = {}
     if _classifier(real):
-        right = SexClassifier.cross_validate(voices, women)
+        right = cross_validate(voices, [speaker.utterance.sex for speaker in real])
         figures["sex_agreement_classifier"] = share(right, "people", 0.5)
     f0 = np.array([median_f0(speaker.samples[: 16_000 * 4]) for speaker in real])
     by_pitch = np.where(women, f0 > WOMEN_ABOVE, f0 < MEN_BELOW)
@@ -308,11 +311,11 @@ def _between_people(voices: Sequence[tuple[str | None, np.ndarray]]) -> float | 
     return float(np.mean(cosines)) if cosines else None
 
 
-def _classifier(real: Sequence[RealSpeaker]) -> SexClassifier | None:
-    women = [speaker.utterance.sex == "f" for speaker in real]
-    if min(sum(women), len(women) - sum(women), 10) < 10:
+def _classifier(real: Sequence[RealSpeaker]) -> Score | None:
+    sexes = [speaker.utterance.sex for speaker in real]
+    if min(sexes.count("f"), len(sexes) - sexes.count("f")) < _FEWEST_TO_CLASSIFY:
         return None
-    return SexClassifier(np.array([speaker.voice for speaker in real]), women)
+    return classify_sex(np.array([speaker.voice for speaker in real]), sexes)
 
 
 def _voices_by_sex(real: Sequence[RealSpeaker]) -> dict[str, np.ndarray]:

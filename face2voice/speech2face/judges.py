@@ -1,4 +1,4 @@
-"""What can be read off a face's descriptor by a straight line: sex and age."""
+"""What can be read off by a straight line: sex and age of a face's descriptor, sex of a voice."""
 
 from collections.abc import Callable, Sequence
 
@@ -29,13 +29,13 @@ def linear_score(
     return lambda x: (x - origin) @ slope + middle
 
 
-def sex_classifier(features: np.ndarray, sexes: Sequence[str]) -> Score:
-    """Above 0 for women. Both sexes count alike, however many there are of each.
+def sex_classifier(features: np.ndarray, sexes: Sequence[str], ridge: float = 1e-2) -> Score:
+    """Fisher's linear discriminant (1936), above 0 for women. Both sexes count alike, however many there are of each.
 
     Args:
-        features: (n, feature), of real portraits.
+        features: (n, feature), of real people.
         sexes: "f" or "m" of each.
     """
     women = np.array([sex == "f" for sex in sexes])
     weights = np.where(women, 1 / max(women.sum(), 1), 1 / max((~women).sum(), 1))
-    return linear_score(features, np.where(women, 1.0, -1.0), weights)
+    return linear_score(features, np.where(women, 1.0, -1.0), weights, ridge)
