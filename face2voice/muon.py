@@ -77,5 +77,5 @@ def orthogonal(matrix: Tensor) -> Tensor:
     wide = wide / (wide.norm() + 1e-7)
     for _ in range(_ROUNDS):
         gram = wide @ wide.T
-        wide = a * wide + (b * gram + c * gram @ gram) @ wide
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
