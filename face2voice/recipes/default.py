@@ -311,30 +311,37 @@ class DefaultRecipe:
                 raise InputError(f"{trained}: not there yet; run the step {part} first")
             write_checkpoint(self.out / f"{part}.safetensors", network.from_checkpoint(trained), dtype=torch.float16)
         self.voices().save(self.out / "voices.npz")
-        Bundle(self.out.name, self.out).record()
+        self._without_equalizer().record()
 
     def equalizer(self) -> None:
         """What brings the finished bundle's men nearer to real ones and away from women. Women get none: theirs
         costs words (docs/experiments.md). By readers whom `evaluate` does not compare with, portraits learned from,
         and texts that nothing learned."""
-        bundle = Bundle(self.out.name, self.out)
-        path = self.out / FILES["equalizer"][0]
-        path.unlink(missing_ok=True)  # what is fitted comes in its place, not on top of it
+        bundle = self._without_equalizer()
         teacher = SpeechSpeakerEncoder.from_checkpoint(GE2E_TEACHER.fetch(self.work / "teacher")).requires_grad_(False)
         corpora = [self._adults(teacher, readers) for readers in self._readers()]
         means = {sex: np.mean([voices[sexes == sex].mean(axis=0) for voices, sexes in corpora], axis=0) for sex in "fm"}
-        said = [prepare(samples) for samples in self._say(Face2Voice(bundle, torch.device("cpu")), "m")]
+        said = [prepare(samples) for samples in self._men_say(Face2Voice(bundle, torch.device("cpu")))]
         curves = {"m": fit_curve(teacher, said, 2 * means["m"] - means["f"], self.seed)}
         curves["f"] = np.zeros_like(curves["m"])
         people, voices = self._bank_speakers()
         voices = np.concatenate([voices, *(voices for voices, _ in corpora)])
         sexes = [*(person.sex for person in people), *(sex for _, sexes in corpora for sex in sexes)]
-        write_checkpoint(path, Equalizer.fit(voices, np.stack([curves[sex] for sex in sexes])))
+        write_checkpoint(self._equalizer, Equalizer.fit(voices, np.stack([curves[sex] for sex in sexes])))
         bundle.record()
 
-    def _say(self, tts: Face2Voice, sex: str) -> Iterator[np.ndarray]:
-        """The texts kept out of the synthesizer's training, in the voices of some portraits that were learned from."""
-        people = [person for person in self.portraits()[0] if person.sex == sex and not person.held_out]
+    @property
+    def _equalizer(self) -> Path:
+        return self.out / FILES["equalizer"][0]
+
+    def _without_equalizer(self) -> Bundle:
+        """The bundle, of which an equalizer suits only what it was fitted to."""
+        self._equalizer.unlink(missing_ok=True)
+        return Bundle(self.out.name, self.out)
+
+    def _men_say(self, tts: Face2Voice) -> Iterator[np.ndarray]:
+        """The texts kept out of the synthesizer's training, in the voices of some men whose portraits were learned."""
+        people = [person for person in self.portraits()[0] if person.sex == "m" and not person.held_out]
         voices = [tts.voice_from_face(person.photo) for person in people[:FITTED_VOICES]]
         for i, text in enumerate(self._dev_texts()):
             yield tts.speak(text, voices[i % len(voices)], seed=i).samples
