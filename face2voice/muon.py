@@ -71,11 +71,21 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """(rows, columns), its singular values brought near one (0.7 to 1.2), by Newton and Schulz's iteration."""
+    """(rows, columns), its singular values brought near one (0.7 to 1.2), by Newton and Schulz's iteration.
+
+    Each round multiplies by a polynomial of the product with its own transpose. All of these commute, so they are
+    gathered in the smaller square, and the matrix itself, often many times as long as wide, is met twice.
+    """
     a, b, c = _COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (wide.norm() + 1e-7)
-    for _ in range(_ROUNDS):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    gram = wide @ wide.T
+    gathered = None
+    for left in reversed(range(_ROUNDS)):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        gathered = factor if gathered is None else gathered @ factor
+        if left:
+            gram = factor @ gram @ factor
+    wide = gathered @ wide
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T

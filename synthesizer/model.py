@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from savedmodels import Checkpoint, CheckpointError, read_checkpoint
 
 from .attention import LocationSensitiveAttention, State, Weights, attend, attend_all
+from .gru import run_both_ways
 from .text.symbols import CHARACTERS, PAD, Spelling, SymbolTable
 
 PAD_ID = 0
@@ -195,7 +196,7 @@ class CBHG(nn.Module):
             x = self.pre_highway(x)
         for highway in self.highways:
             x = highway(x)
-        return self.rnn(x)[0] if lengths is None else _run_both_ways(self.rnn, x, lengths)
+        return self.rnn(x)[0] if lengths is None else run_both_ways(self.rnn, x, lengths)
 
 
 class Encoder(nn.Module):
@@ -226,16 +227,31 @@ class Decoder(nn.Module):
         self.mel_proj = nn.Linear(dims.lstm, dims.mels * dims.max_r, bias=False)
         self.stop_proj = nn.Linear(dims.lstm + context, 1)
 
-    def gates(self, heard: Tensor, voices: Tensor) -> Tensor:
-        """What attention's recurrence is told besides the text: (B, steps, prenet), (B, steps, speaker) -> (B, steps,
-        3 decoder). The voice has to be 0 at the very first step, when nothing has been attended to."""
-        told = torch.cat([voices, heard], dim=2)
-        return F.linear(told, self.attn_rnn.weight_ih[:, -told.shape[2] :], self.attn_rnn.bias_ih)
+    def gates(self, heard: Tensor, voices: Tensor, first: bool) -> Tensor:
+        """What attention's recurrence is told besides the text: (B, steps, prenet), (B, speaker) -> (B, steps,
+        3 decoder). At the very `first` step nothing has been attended to, and the voice is not told."""
+        speaker = voices.shape[1]
+        weight = self.attn_rnn.weight_ih[:, -speaker - heard.shape[2] :]
+        voice = F.linear(voices, weight[:, :speaker])[:, None].expand(-1, heard.shape[1], -1)
+        if first:
+            voice = F.pad(voice[:, 1:], (0, 0, 1, 0))
+        return F.linear(heard, weight[:, speaker:], self.attn_rnn.bias_ih) + voice
 
-    def frames(self, x: Tensor, context: Tensor, r: int) -> tuple[Tensor, Tensor]:
-        """(..., lstm), (..., context) -> mel frames (..., mels, r) and stop logits (...,)."""
-        mel = self.mel_proj(x).unflatten(-1, (self.mels, self.max_r))[..., :r]
-        return mel, self.stop_proj(torch.cat([x, context], dim=-1))[..., 0]
+    def enter(self, seen: Tensor, voices: Tensor, hidden: Tensor) -> Tensor:
+        """The text seen (..., encoder), voices (..., speaker) and attention's hidden state (..., decoder) to what the
+        two large recurrences begin with, (..., lstm). A dimension of voices may be 1 where the others have steps."""
+        sizes = [seen.shape[-1], voices.shape[-1], hidden.shape[-1]]
+        of_seen, of_voice, of_hidden = self.rnn_input.weight.split(sizes, dim=1)
+        voice = F.linear(voices, of_voice, self.rnn_input.bias)
+        return F.linear(seen, of_seen) + F.linear(hidden, of_hidden) + voice
+
+    def frames(self, x: Tensor, seen: Tensor, voices: Tensor, r: int) -> tuple[Tensor, Tensor]:
+        """(..., lstm), and as in `enter`, to mel frames (..., mels, r) and stop logits (...,)."""
+        rows = self.mel_proj.weight.unflatten(0, (self.mels, self.max_r))[:, :r].flatten(0, 1)
+        mel = F.linear(x, rows).unflatten(-1, (self.mels, r))
+        sizes = [x.shape[-1], seen.shape[-1], voices.shape[-1]]
+        of_x, of_seen, of_voice = self.stop_proj.weight[0].split(sizes)
+        return mel, x @ of_x + seen @ of_seen + voices @ of_voice + self.stop_proj.bias
 
     def step(
         self, frame: Tensor, voices: Tensor, state: DecoderState | None, encoded: Encoded, dropout: Dropout, r: int
@@ -243,18 +259,17 @@ class Decoder(nn.Module):
         """One step: the frame before it (B, mels) and the state that the step before left, None at the very first,
         to mel frames (B, mels, r), stop logits (B,), weights of attention (B, T) and the new state."""
         text, keys, outside, weights = encoded
-        gates = self.gates(self.prenet(frame, dropout)[:, None], voices[:, None] * (state is not None))[:, 0]
+        gates = self.gates(self.prenet(frame, dropout)[:, None], voices, first=state is None)[:, 0]
         if state is None:
             blank = text.new_zeros(len(text), self.res_rnn1.hidden_size)
             state = State.start(self.attn_rnn.hidden_size, text), ((blank, blank), (blank, blank))
         attention, alignment, _ = attend(state[0], gates, text, keys, outside, weights)
-        context = torch.cat([attention.seen, voices], dim=1)
-        x = self.rnn_input(torch.cat([context, attention.hidden], dim=1))
+        x = self.enter(attention.seen, voices, attention.hidden)
         cells = []
         for cell, before in zip((self.res_rnn1, self.res_rnn2), state[1], strict=True):
             cells.append(cell(x, before))
             x = x + cells[-1][0]
-        return *self.frames(x, context, r), alignment, (attention, tuple(cells))
+        return *self.frames(x, attention.seen, voices, r), alignment, (attention, tuple(cells))
 
 
 class Tacotron(nn.Module):
@@ -322,14 +337,12 @@ class Tacotron(nn.Module):
         text, keys, outside, weights = self._encode(symbols, voices, dropout)
         go = mel.new_zeros(mel.shape[0], d.mels, 1)
         previous = torch.cat([go, mel[:, :, d.r - 1 : -1 : d.r]], dim=2).transpose(1, 2)
-        voice = voices[:, None].expand(-1, previous.shape[1], -1)
-        gates = decoder.gates(decoder.prenet(previous, dropout), F.pad(voice[:, 1:], (0, 0, 1, 0)))
+        gates = decoder.gates(decoder.prenet(previous, dropout), voices, first=True)
         hidden, seen, alignments = attend_all(gates, text, keys, outside, weights)
-        context = torch.cat([seen, voice], dim=2)
-        x = decoder.rnn_input(torch.cat([context, hidden], dim=2))
+        x = decoder.enter(seen, voices[:, None], hidden)
         for cell in (decoder.res_rnn1, decoder.res_rnn2):
             x = x + _run_lstm(cell, x)
-        made, stop = decoder.frames(x, context, d.r)  # (B, steps, mels, r), (B, steps)
+        made, stop = decoder.frames(x, seen, voices[:, None], d.r)  # (B, steps, mels, r), (B, steps)
         return made.transpose(1, 2).flatten(2), stop, alignments
 
     @torch.inference_mode()
@@ -392,35 +405,13 @@ class Tacotron(nn.Module):
         decoder, outside = self.decoder, symbols == PAD_ID
         text = self.encoder(symbols, (~outside).sum(dim=1), dropout)
         told = torch.cat([text, voices[:, None].expand(-1, text.shape[1], -1)], dim=2)
-        keys = self.encoder_proj(told) + decoder.attn_net.bias()
+        keys = decoder.attn_net.keys(self.encoder_proj(told))
         return text, keys, outside, decoder.attn_net.weights(decoder.attn_rnn, text.shape[2])
 
 
 def _mask(lengths: Tensor, size: int) -> Tensor:
     """(B,) -> (B, size), 1 within each length, else 0."""
     return (torch.arange(size, device=lengths.device) < lengths[:, None]).float()
-
-
-def _run_both_ways(rnn: nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
-    """A bidirectional GRU over items (B, T, features) of which only the first `lengths` steps count; 0 behind.
-
-    Each item is turned around by itself. Packed sequences do the same, but on a CPU their gradient
-    takes time that grows with the square of T.
-    """
-    step = torch.arange(x.shape[1], device=x.device)
-    last = lengths.to(x.device)[:, None] - 1
-    turned = torch.where(step <= last, last - step, step)[..., None]
-
-    def turn(values: Tensor) -> Tensor:
-        return values.gather(1, turned.expand_as(values))
-
-    def run(values: Tensor, weights: list[Tensor]) -> Tensor:
-        start = values.new_zeros(1, values.shape[0], rnn.hidden_size)
-        return torch.gru(values, start, weights, True, 1, 0.0, rnn.training, False, True)[0]
-
-    onward, back = rnn.all_weights
-    both = torch.cat([run(x, onward), turn(run(turn(x), back))], dim=2)
-    return both * (step <= last)[..., None]
 
 
 def _run_lstm(cell: nn.LSTMCell, x: Tensor) -> Tensor:
