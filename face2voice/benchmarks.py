@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from savedmodels import InputError
 from synthesizer import Tacotron, TacotronDims
-from synthesizer.model import Dropout
+from synthesizer.model import Dropout, Encoded
 from synthesizer.train import Example, TacotronTask
 from vocoder import WaveRNN, WaveRNNDims
 from vocoder.train import Recording, WaveRNNTask
@@ -34,9 +34,8 @@ class Measurement:
 class PlainTacotron(Tacotron):
     """The same numbers, with all of the decoder inside the loop over its steps, as it was published."""
 
-    def decode(self, symbols: Tensor, mel: Tensor, voices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        r, dropout, state = self.dims.r, Dropout(p=self.dims.dropout), None
-        encoded = self._encode(symbols, voices, dropout)
+    def decode(self, encoded: Encoded, mel: Tensor, voices: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor, Tensor]:
+        r, state = self.dims.r, None
         frame = torch.zeros_like(mel[:, :, 0])
         mels, stops, alignments = [], [], []
         for start in range(0, mel.shape[2], r):

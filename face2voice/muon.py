@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that lifts small singular values fastest (Jordan, 2024)
@@ -42,18 +43,36 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            update = self._orthogonal if group["matrices"] else self._adam
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update(parameter, self.state[parameter], group)
+            learned = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["matrices"]:
+                self._orthogonal(learned, group)
+            else:
+                for parameter in learned:
+                    self._adam(parameter, self.state[parameter], group)
         return loss
 
-    def _orthogonal(self, parameter: Tensor, state: dict, group: dict) -> None:
-        before = state.setdefault("momentum", torch.zeros_like(parameter))
+    def _orthogonal(self, parameters: list[Tensor], group: dict) -> None:
+        """Of many processes, whose gradients are alike, each works out its share and tells it to the others."""
+        rank, processes = 0, 1
+        if dist.is_available() and dist.is_initialized():
+            rank, processes = dist.get_rank(), dist.get_world_size()
+        shares = _shares(parameters, processes)
+        updates = [[self._ahead(p, group) for p in share] for share in shares]
+        updates[rank] = [orthogonal(ahead) for ahead in updates[rank]]
+        for owner, (share, made) in enumerate(zip(shares, updates, strict=True)):
+            if processes > 1 and share:
+                told = torch.cat([update.flatten() for update in made])
+                dist.broadcast(told, owner)
+                made = told.split([update.numel() for update in made])
+            for parameter, update in zip(share, made, strict=True):
+                scale = _LIKE_ADAM * math.sqrt(max(parameter.flatten(1).shape))
+                parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
+
+    def _ahead(self, parameter: Tensor, group: dict) -> Tensor:
+        """The momentum as Nesterov takes it, (rows, columns); a kernel is one row."""
+        before = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
         before.mul_(group["momentum"]).add_(parameter.grad)
-        ahead = parameter.grad.add(before, alpha=group["momentum"]).flatten(1)  # Nesterov's; a kernel is one row
-        scale = _LIKE_ADAM * math.sqrt(max(ahead.shape))
-        parameter.add_(orthogonal(ahead).view_as(parameter), alpha=-group["lr"] * scale)
+        return parameter.grad.add(before, alpha=group["momentum"]).flatten(1)
 
     def _adam(self, parameter: Tensor, state: dict, group: dict) -> None:
         if not state:
@@ -68,6 +87,18 @@ class Muon(torch.optim.Optimizer):
             for name, beta in zip(("mean", "square"), group["betas"], strict=True)
         )
         parameter.addcdiv_(mean, square.sqrt() + group["eps"], value=-group["lr"])
+
+
+def _shares(matrices: list[Tensor], count: int) -> list[list[Tensor]]:
+    """The matrices in `count` parts that take about the same time to make orthogonal."""
+    shares, costs = [[] for _ in range(count)], [0.0] * count
+    sides = {id(m): sorted(m.flatten(1).shape) for m in matrices}
+    for matrix in sorted(matrices, key=lambda m: sides[id(m)], reverse=True):
+        least = costs.index(min(costs))
+        short, long = sides[id(matrix)]
+        shares[least].append(matrix)
+        costs[least] += short**2 * (4 * _ROUNDS * short + 2 * long)
+    return shares
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

@@ -110,15 +110,14 @@ def attend_all(
     (B, steps, text) and weights of attention (B, steps, T) out. Computed in float32, whatever the autocast."""
     with torch.autocast(gates.device.type, enabled=False):
         values = (x if x.dtype == torch.bool else x.float() for x in (gates, text, keys, outside, *weights))
-        return _AttendAll.apply(*values)
+        return _AttendAll.apply(torch.is_grad_enabled(), *values)
 
 
 class _AttendAll(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, gates, text, keys, outside, *weights):
+    def forward(ctx, learning, gates, text, keys, outside, *weights):
         weights = Weights(*weights)
         states, shares, records = [State.start(weights.hidden.shape[1], text)], [], []
-        learning = any(ctx.needs_input_grad)
         for gate in gates.unbind(dim=1):
             state, share, record = attend(states[-1], gate, text, keys, outside, weights)
             states.append(state)
@@ -178,6 +177,7 @@ class _AttendAll(torch.autograd.Function):
             torch.stack(x[::-1], dim=1) for x in (to_given, to_own, to_query, seen_total)
         )
         return (
+            None,
             to_given,
             shares.transpose(1, 2) @ seen_total,
             to_keys,

@@ -40,7 +40,7 @@ def _run_side_by_side(rnn: nn.GRU, onward: Tensor, back: Tensor) -> tuple[Tensor
     ways = zip((onward, back), rnn.all_weights, strict=True)
     given = torch.stack([F.linear(x.transpose(0, 1), w[0], w[2]) for x, w in ways], dim=1)  # (T, 2, B, 3 hidden)
     own, bias = (torch.stack(w) for w in zip(*(w[1::2] for w in rnn.all_weights), strict=True))
-    states = _Recurrence.apply(given, own, bias)
+    states = _Recurrence.apply(torch.is_grad_enabled(), given, own, bias)
     return states[:, 0].transpose(0, 1), states[:, 1].transpose(0, 1)
 
 
@@ -49,7 +49,7 @@ class _Recurrence(torch.autograd.Function):
     state's own part, to the states (T, G, B, hidden) of G recurrences side by side. Gates: reset, update, new."""
 
     @staticmethod
-    def forward(ctx, given, own, bias):
+    def forward(ctx, learning, given, own, bias):
         steps, ways, items, gates = given.shape
         size = gates // 3
         across, bias = own.transpose(1, 2), bias[:, None]
@@ -61,8 +61,9 @@ class _Recurrence(torch.autograd.Function):
             torch.add(outer[..., : 2 * size], inner[..., : 2 * size], out=both).sigmoid_()
             torch.addcmul(outer[..., 2 * size :], both[..., :size], inner[..., 2 * size :], out=new).tanh_()
             hidden = torch.lerp(new, hidden, both[..., size:], out=state)
-            recalled.append(inner[..., 2 * size :])
-        if any(ctx.needs_input_grad):
+            if learning:
+                recalled.append(inner[..., 2 * size :])
+        if learning:
             ctx.save_for_backward(own, states, gated, torch.stack(recalled))
         return states
 
@@ -87,4 +88,4 @@ class _Recurrence(torch.autograd.Function):
         to_given[..., 2, :] = to_states * to_new
         to_own = to_own.flatten(-2).transpose(0, 1).flatten(1, 2)  # (G, T B, 3 hidden)
         to_weights = to_own.transpose(1, 2) @ before.transpose(0, 1).flatten(1, 2)
-        return to_given.flatten(-2), to_weights, to_own.sum(dim=1)
+        return None, to_given.flatten(-2), to_weights, to_own.sum(dim=1)

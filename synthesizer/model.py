@@ -310,7 +310,12 @@ class Tacotron(nn.Module):
         return checkpoint.build(cls, dims, ignore=_NOT_WEIGHTS)
 
     def forward(
-        self, symbols: Tensor, mel: Tensor, voices: Tensor, mel_lengths: Tensor | None = None
+        self,
+        symbols: Tensor,
+        mel: Tensor,
+        voices: Tensor,
+        mel_lengths: Tensor | None = None,
+        own_frames: float = 0.0,
     ) -> TacotronOutput:
         """Teacher-forced: each step is told the true frame before it.
 
@@ -323,18 +328,27 @@ class Tacotron(nn.Module):
             mel: (B, mels, frames), frames a multiple of r.
             voices: (B, speaker), unit length.
             mel_lengths: (B,) frames of each item; without it all are taken as full.
+            own_frames: chance that a frame told is the network's own, from one pass beforehand, in place of the true
+                one (Duckworth et al., 2019, Parallel Scheduled Sampling).
         """
-        made, stop, alignments = self.decode(symbols, mel, voices)
+        dropout = Dropout(p=self.dims.dropout)
+        encoded = self._encode(symbols, voices, dropout)
+        if own_frames:
+            with torch.no_grad():
+                own, _, _ = self.decode(encoded, mel, voices, dropout)
+            drawn = torch.rand(mel.shape[0], 1, mel.shape[2], device=mel.device) < own_frames
+            mel = torch.where(drawn, own.to(mel), mel)
+        made, stop, alignments = self.decode(encoded, mel, voices, dropout)
         post = self.post_proj(self.postnet(made, mel_lengths)).transpose(1, 2)
         return TacotronOutput(made, post, alignments, torch.sigmoid(stop).repeat_interleave(self.dims.r, dim=1))
 
-    def decode(self, symbols: Tensor, mel: Tensor, voices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward` without the post-net: mel (B, mels, frames), stop logits (B, steps), alignments (B, steps, T)."""
+    def decode(self, encoded: Encoded, mel: Tensor, voices: Tensor, dropout: Dropout) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward` between encoder and post-net: mel (B, mels, frames), stop logits (B, steps), alignments (B, steps,
+        T)."""
         d, decoder = self.dims, self.decoder
         if mel.shape[2] % d.r:
             raise ValueError(f"{mel.shape[2]} frames are no multiple of r = {d.r}")
-        dropout = Dropout(p=d.dropout)
-        text, keys, outside, weights = self._encode(symbols, voices, dropout)
+        text, keys, outside, weights = encoded
         go = mel.new_zeros(mel.shape[0], d.mels, 1)
         previous = torch.cat([go, mel[:, :, d.r - 1 : -1 : d.r]], dim=2).transpose(1, 2)
         gates = decoder.gates(decoder.prenet(previous, dropout), voices, first=True)

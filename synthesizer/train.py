@@ -47,8 +47,7 @@ class TacotronTask:
         schedule: (progress, r) pairs: from this share of the training on, r frames a step.
             A large r learns the alignment sooner, a small one speaks more exactly.
         own_frames: chance that a step is told the network's own frame in place of the true one. Told
-            true frames alone, it speaks by itself far worse than the loss suggests. All its own
-            frames come from one pass beforehand (Duckworth et al., 2019, Parallel Scheduled Sampling).
+            true frames alone, it speaks by itself far worse than the loss suggests.
         envelope: weight of the squared error of means over `_ENVELOPE_BANDS` bands, of which formants are made.
             Most of the error of single bands is noise and harmonics, which no text foretells.
     """
@@ -103,13 +102,7 @@ class TacotronTask:
         r = self.module.dims.r
         symbols, mel, voices, lengths = batch
         mel, lengths = _whole_steps(mel, lengths, r)
-        told = mel
-        if own_frames:
-            with torch.no_grad():
-                own, _, _ = self.module.decode(symbols, mel, voices)
-            drawn = torch.rand(mel.shape[0], 1, mel.shape[2], device=mel.device) < own_frames
-            told = torch.where(drawn, own.to(mel), mel)
-        out = self.module(symbols, told, voices, lengths)
+        out = self.module(symbols, mel, voices, lengths, own_frames)
         frames = (torch.arange(mel.shape[2], device=mel.device) < lengths[:, None]).float()
         weight = frames[:, None] / (_mean_over_processes(frames.sum()) * mel.shape[1])
         off, post_off = out.mel - mel, out.post_mel - mel

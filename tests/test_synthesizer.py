@@ -11,6 +11,7 @@ from savedmodels import CheckpointError, write_checkpoint
 from synthesizer import Tacotron, TacotronDims, audio
 from synthesizer.attention import State, Weights, attend, attend_all
 from synthesizer.equalizer import Equalizer
+from synthesizer.gru import run_both_ways
 from synthesizer.train import Example, TacotronTask
 
 TINY = TacotronDims(
@@ -82,6 +83,20 @@ def test_gradient_of_attention_is_that_of_its_steps():
         )
         for x, y in zip(ours, theirs, strict=True):
             assert y is None or relative_error(x, y) < 1e-5
+
+
+def test_both_ways_at_once_are_the_library_s_gru_in_each_direction():
+    torch.manual_seed(0)
+    rnn = torch.nn.GRU(4, 3, batch_first=True, bidirectional=True)
+    x, lengths = torch.randn(2, 5, 4, requires_grad=True), torch.tensor([5, 3])
+    values = [x, *rnn.parameters()]
+    ours = run_both_ways(rnn, x, lengths)
+    for i, length in enumerate(lengths):
+        alone = rnn(x[i : i + 1, :length])[0][0]
+        assert torch.allclose(ours[i, :length], alone, atol=1e-6)
+        assert not ours[i, length:].any()
+        one, other = (torch.autograd.grad(y.square().sum(), values, retain_graph=True) for y in (ours[i], alone))
+        assert all(relative_error(a, b) < 1e-5 for a, b in zip(one, other, strict=True))
 
 
 def test_batch_equals_one_at_a_time(tiny):

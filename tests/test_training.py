@@ -220,6 +220,32 @@ def test_muon_goes_adams_way_where_there_is_no_matrix():
     assert 0.1 * 0.03 < length < 0.3 * 0.03
 
 
+def _take_steps_of_muon(rank, processes, folder):
+    torch.set_num_threads(1)
+    if processes > 1:
+        torch.distributed.init_process_group("gloo", f"file://{folder}/met", rank=rank, world_size=processes)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 4), nn.Linear(4, 4))
+    learner = Muon(module, 0.01)
+    for _ in range(3):
+        learner.zero_grad()
+        module(torch.ones(2, 3)).exp().sum().backward()
+        learner.step()
+    torch.save(module.state_dict(), folder / f"{processes}-{rank}.pt")
+
+
+def test_muon_s_work_is_shared_out_among_processes(tmp_path):
+    ranks = [
+        _forked(_take_steps_of_muon, rank, processes, tmp_path) for processes in (1, 2) for rank in range(processes)
+    ]
+    for process in ranks:
+        process.join(60)
+    alone, *together = (torch.load(tmp_path / name) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    for weights in together:
+        for name, value in weights.items():
+            torch.testing.assert_close(value, alone[name])
+
+
 def _forked(target, *arguments):
     process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
     process.start()
