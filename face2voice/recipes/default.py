@@ -88,8 +88,8 @@ SHARES = {
     "face_encoder": 0.005,
     "g2p": 0.04,
     "synthesizer": 0.63,
-    "vocoder": 0.1,
-    "speech_encoder": 0.12,
+    "vocoder": 0.16,
+    "speech_encoder": 0.06,
     "face_decoder": 0.07,
     "voice_encoder": 0.035,
     "voice_decoder": 0.03,  # not in the bundle; on top of the others
