@@ -92,9 +92,6 @@ def measure_training(
         if size not in STAGES[stage].sizes:
             raise InputError(f"no size {size!r}: choose one of {', '.join(STAGES[stage].sizes)}")
         variants = _VARIANTS[stage](STAGES[stage].sizes[size], device, batch_size, steps)
-        if device == "cuda":
-            fast = list(variants)[-1]
-            variants[f"{fast}, bf16"] = _autocast(variants[fast])
         seconds: dict[str, list[float]] = {name: [] for name in variants}
         for _ in range(1 + _ROUNDS):  # the first warms up
             for name, run in variants.items():
@@ -118,8 +115,7 @@ def _synthesizer(dims: TacotronDims, device: str, batch_size: int, steps: int) -
     return {
         "plain loop": _steps(plain, bucketed, device),
         "fused, random lengths": _steps(task, mixed, device),
-        **_not_pinned(task, bucketed, device),
-        "fused, similar lengths": _steps(task, bucketed, device),
+        **_fused("fused, similar lengths", task, bucketed, device),
     }
 
 
@@ -131,8 +127,7 @@ def _vocoder(dims: WaveRNNDims, device: str, batch_size: int, steps: int) -> dic
     batches = [task.collate(batch) for batch in islice(task.batches(0, seed=0), steps)]
     return {
         "plain loop": _steps(plain, batches, device),
-        **_not_pinned(task, batches, device),
-        "fused": _steps(task, batches, device),
+        **_fused("fused", task, batches, device),
     }
 
 
@@ -140,8 +135,22 @@ _TACOTRONS = (Tacotron, PlainTacotron)
 _VARIANTS = {"synthesizer": _synthesizer, "vocoder": _vocoder}
 
 
+def _fused(
+    name: str, task: TacotronTask | WaveRNNTask, batches: list[tuple[Tensor, ...]], device: str
+) -> dict[str, Callable[[], None]]:
+    variants = {name: _steps(task, batches, device)}
+    if device == "cuda":  # elsewhere there is nothing to copy to, and recurrences in bf16 are not computed
+        variants[f"{name}, not pinned"] = _steps(task, batches, device, pinned=False)
+        variants[f"{name}, bf16"] = _steps(task, batches, device, bf16=True)
+    return variants
+
+
 def _steps(
-    task: TacotronTask | WaveRNNTask, batches: list[tuple[Tensor, ...]], device: str, pinned: bool = True
+    task: TacotronTask | WaveRNNTask,
+    batches: list[tuple[Tensor, ...]],
+    device: str,
+    pinned: bool = True,
+    bf16: bool = False,
 ) -> Callable[[], None]:
     optimizer = torch.optim.Adam(task.module.parameters())
     if pinned and device == "cuda":
@@ -149,27 +158,14 @@ def _steps(
 
     def run() -> None:
         for batch in batches:
-            loss, _ = task.loss(tuple(x.to(device, non_blocking=True) for x in batch), 0.0)
+            on_device = tuple(x.to(device, non_blocking=True) for x in batch)
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                loss, _ = task.loss(on_device, 0.0)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
     return run
-
-
-def _not_pinned(
-    task: TacotronTask | WaveRNNTask, batches: list[tuple[Tensor, ...]], device: str
-) -> dict[str, Callable[[], None]]:
-    """A variant with CUDA only: elsewhere there is nothing to copy to."""
-    return {"fused, not pinned": _steps(task, batches, device, pinned=False)} if device == "cuda" else {}
-
-
-def _autocast(run: Callable[[], None]) -> Callable[[], None]:
-    def cast() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            run()
-
-    return cast
 
 
 def _time(run: Callable[[], None], device: str) -> float:

@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from synthesizer.graphs import Replayed
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that lifts small singular values fastest (Jordan, 2024)
 _ROUNDS = 5
 _LIKE_ADAM = 0.2  # root mean square of what Adam adds, in units of the learning rate (Liu et al., 2025, section 2.2)
@@ -58,7 +60,8 @@ class Muon(torch.optim.Optimizer):
             rank, processes = dist.get_rank(), dist.get_world_size()
         shares = _shares(parameters, processes)
         updates = [[self._ahead(p, group) for p in share] for share in shares]
-        updates[rank] = [orthogonal(ahead) for ahead in updates[rank]]
+        if updates[rank]:
+            updates[rank] = (_replayed if updates[rank][0].is_cuda else _all_orthogonal)(*updates[rank])
         for owner, (share, made) in enumerate(zip(shares, updates, strict=True)):
             if processes > 1 and share:
                 told = torch.cat([update.flatten() for update in made])
@@ -87,6 +90,13 @@ class Muon(torch.optim.Optimizer):
             for name, beta in zip(("mean", "square"), group["betas"], strict=True)
         )
         parameter.addcdiv_(mean, square.sqrt() + group["eps"], value=-group["lr"])
+
+
+def _all_orthogonal(*matrices: Tensor) -> tuple[Tensor, ...]:
+    return tuple(orthogonal(matrix) for matrix in matrices)
+
+
+_replayed = Replayed(_all_orthogonal)
 
 
 def _shares(matrices: list[Tensor], count: int) -> list[list[Tensor]]:

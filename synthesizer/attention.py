@@ -2,14 +2,22 @@
 
 The recurrence is the one part of a teacher-forced Tacotron that must go step by step. All that does
 not depend on the step before is done for all steps at once, and the gradient is written out: taken
-from records of some twenty small operations a step, it costs more than the arithmetic.
+from records of some twenty small operations a step, it costs more than the arithmetic. A GPU takes longer
+to be told of such an operation than to do it, so there a stretch of steps is told once and replayed.
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .graphs import Replayed
+
+_STRETCH = 32  # steps that a GPU is told of at once
+_PLACES = 32  # there, texts are as long as a multiple of this, so that few lengths have to be told
 
 
 class Weights(NamedTuple):
@@ -74,7 +82,13 @@ class LocationSensitiveAttention(nn.Module):
 
 
 def attend(
-    state: State, gates: Tensor, text: Tensor, keys: Tensor, outside: Tensor, weights: Weights
+    state: State,
+    gates: Tensor,
+    text: Tensor,
+    keys: Tensor,
+    outside: Tensor,
+    weights: Weights,
+    energy: Tensor | None = None,
 ) -> tuple[State, Tensor, tuple[Tensor, ...]]:
     """One step.
 
@@ -83,9 +97,10 @@ def attend(
         text: (B, T, text).
         keys: (B, T, features), see `LocationSensitiveAttention.keys`.
         outside: (B, T), True behind each item's end.
+        energy: where to write what is scored, (B, T, features).
 
     Returns:
-        The new state, the weights of attention (B, T), and what the gradient needs.
+        The new state, the weights of attention (B, T), and what the gradient needs of the gates.
     """
     size = state.hidden.shape[1]
     given = gates + state.seen @ weights.seen.T
@@ -95,100 +110,174 @@ def attend(
     new = torch.tanh(given[:, 2 * size :] + reset * recalled)
     hidden = new + update * (state.hidden - new)
     near = _windows(state.attended, weights.location.shape[1])
-    energy = keys + (hidden @ weights.query.T)[:, None]
+    energy = torch.add(keys, (hidden @ weights.query.T)[:, None], out=energy)
     energy.flatten(0, 1).addmm_(near.flatten(0, 1), weights.location.T)
     energy.sigmoid_()
     share = (energy @ (2 * weights.score)).masked_fill(outside, -torch.inf).softmax(dim=1)
     seen = torch.bmm(share[:, None], text)[:, 0]
-    return State(hidden, seen, state.attended + share), share, (reset, update, recalled, new, energy)
+    return State(hidden, seen, state.attended + share), share, (reset, update, recalled, new)
 
 
 def attend_all(
-    gates: Tensor, text: Tensor, keys: Tensor, outside: Tensor, weights: Weights
+    gates: Tensor, text: Tensor, keys: Tensor, outside: Tensor, weights: Weights, stretch: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`attend` for all steps: `gates` (B, steps, 3 hidden) in, hidden states (B, steps, hidden), texts seen
-    (B, steps, text) and weights of attention (B, steps, T) out. Computed in float32, whatever the autocast."""
+    (B, steps, text) and weights of attention (B, steps, T) out. Computed in float32, whatever the autocast.
+
+    Args:
+        stretch: steps that are run at once; if not given, `_STRETCH` on a GPU, elsewhere all.
+    """
+    places = text.shape[1]
+    if gates.is_cuda:
+        stretch = stretch or _STRETCH
+        more = -places % _PLACES
+        text, keys = (F.pad(x, (0, 0, 0, more)) for x in (text, keys))
+        outside = F.pad(outside, (0, more), value=True)
     with torch.autocast(gates.device.type, enabled=False):
         values = (x if x.dtype == torch.bool else x.float() for x in (gates, text, keys, outside, *weights))
-        return _AttendAll.apply(torch.is_grad_enabled(), *values)
+        hidden, seen, shares = _AttendAll.apply(torch.is_grad_enabled(), stretch or gates.shape[1], *values)
+    return hidden, seen, shares[:, :, :places]
 
 
 class _AttendAll(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, learning, gates, text, keys, outside, *weights):
-        weights = Weights(*weights)
-        states, shares, records = [State.start(weights.hidden.shape[1], text)], [], []
-        for gate in gates.unbind(dim=1):
-            state, share, record = attend(states[-1], gate, text, keys, outside, weights)
-            states.append(state)
-            shares.append(share)
-            if learning:
-                records.append(record)
-        hidden, seen, attended = (torch.stack(x, dim=1) for x in zip(*states, strict=True))
-        shares = torch.stack(shares, dim=1)
+    def forward(ctx, learning, stretch, gates, text, keys, outside, *weights):
+        state, outputs, records = State.start(Weights(*weights).hidden.shape[1], text), [], []
+        for some in _split(gates, stretch):
+            record = _run(_onward, learning, *state, some, text, keys, outside, *weights)
+            hidden, seen, attended, shares = record[:4]
+            state = State(hidden[:, -1], seen[:, -1], attended[:, -1])
+            outputs.append((hidden[:, 1:], seen[:, 1:], shares))
+            records.append(record)
         if learning:
-            ctx.records = records
-            ctx.save_for_backward(text, hidden, seen, attended, shares, *weights)
-        return hidden[:, 1:], seen[:, 1:], shares
+            ctx.steps, ctx.stretch, ctx.records = gates.shape[1], stretch, records
+            ctx.save_for_backward(text, *weights)
+        return tuple(torch.cat(x, dim=1)[:, : gates.shape[1]] for x in zip(*outputs, strict=True))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_hidden, grad_seen, grad_shares):
-        text, hidden, seen, attended, shares, *weights = ctx.saved_tensors
-        weights = Weights(*weights)
-        width, text_across = weights.location.shape[1], text.transpose(1, 2).contiguous()
-        *gates, energies = zip(*ctx.records, strict=True)
-        resets, updates, recalled, news = (torch.stack(x, dim=1) for x in gates)
-        # What a gradient of the hidden state is multiplied by to become one of the gates, for all steps at once.
-        to_new = (1 - updates) * (1 - news * news)
-        to_update = (hidden[:, :-1] - news) * updates * (1 - updates)
-        slopes = torch.stack([to_new * recalled * resets * (1 - resets), to_update, to_new], dim=2)
-        share_of_own = F.pad(resets, (2 * resets.shape[2], 0), value=1.0)  # the new state meets its own part reset
-        twice_score = 2 * weights.score
-        shapes = energies[0].shape, weights.location.shape, weights.score.shape
-        to_hidden, to_seen, to_attended = (torch.zeros_like(x[:, 0]) for x in (hidden, seen, attended))
-        to_keys, to_location, to_score = (torch.zeros(x, device=text.device) for x in shapes)
-        to_given, to_own, to_query, seen_total = [], [], [], []  # of each step, the last one first
-        for t in reversed(range(shares.shape[1])):
-            energy, share = energies[t], shares[:, t]
-            # through the mean of the text, the softmax and the scores
-            to_seen = to_seen + grad_seen[:, t]
-            to_share = grad_shares[:, t] + to_attended + torch.bmm(to_seen[:, None], text_across)[:, 0]
-            to_scores = torch.ops.aten._softmax_backward_data(to_share, share, 1, share.dtype)
-            to_score.addmv_(energy.flatten(0, 1).T, to_scores.flatten(), alpha=2)
-            to_energy = torch.ops.aten.sigmoid_backward(to_scores[..., None] * twice_score, energy)
-            # to what the energies are a sum of
-            to_keys += to_energy
-            asked = to_energy.sum(dim=1)
-            near = _windows(attended[:, t], width)
-            to_location.addmm_(to_energy.flatten(0, 1).T, near.flatten(0, 1))
-            to_attended = to_attended + _sum_windows(to_energy @ weights.location)
-            # through the gates
-            to_hidden = torch.addmm(to_hidden + grad_hidden[:, t], asked, weights.query)
-            given = (to_hidden[:, None] * slopes[:, t]).flatten(1)
-            own = given * share_of_own[:, t]
-            to_given.append(given)
-            to_own.append(own)
-            to_query.append(asked)
-            seen_total.append(to_seen)
-            to_hidden = torch.addmm(to_hidden * updates[:, t], own, weights.hidden)
-            to_seen = given @ weights.seen
-        to_given, to_own, to_query, seen_total = (
-            torch.stack(x[::-1], dim=1) for x in (to_given, to_own, to_query, seen_total)
-        )
-        return (
-            None,
-            to_given,
-            shares.transpose(1, 2) @ seen_total,
-            to_keys,
-            None,
-            _outer(to_given, seen[:, :-1]),
-            _outer(to_own, hidden[:, :-1]),
-            to_own.sum(dim=(0, 1)),
-            _outer(to_query, hidden[:, 1:]),
-            to_location,
-            to_score,
-        )
+    def backward(ctx, *grads):
+        to_state = [torch.zeros_like(x[:, 0]) for x in ctx.records[0][:3]]
+        grads = list(zip(*(_split(x, ctx.stretch) for x in grads), strict=True))
+        to_gates, totals = [], None
+        for some, record in zip(reversed(grads), reversed(ctx.records), strict=True):
+            told = _run(_back, *to_state, *some, *record, *ctx.saved_tensors)
+            to_state, sums = told[:3], told[4:]
+            to_gates.append(told[3])
+            totals = sums if totals is None else [x + y for x, y in zip(totals, sums, strict=True)]
+        to_text, to_keys, *to_weights = totals
+        to_gates = torch.cat(to_gates[::-1], dim=1)[:, : ctx.steps]
+        return None, None, to_gates, to_text, to_keys, None, *to_weights
+
+
+def _split(values: Tensor, stretch: int) -> tuple[Tensor, ...]:
+    """(B, steps, features) in parts of `stretch` steps, with zeros behind the end."""
+    return F.pad(values, (0, 0, 0, -values.shape[1] % stretch)).split(stretch, dim=1)
+
+
+def _run(function: Callable[..., tuple[Tensor, ...]], *arguments: Tensor | bool) -> tuple[Tensor, ...]:
+    return (_replayed(function) if arguments[-1].is_cuda else function)(*arguments)
+
+
+_replayed = functools.cache(Replayed)
+
+
+def _onward(
+    learning: bool,
+    hidden: Tensor,
+    seen: Tensor,
+    attended: Tensor,
+    gates: Tensor,
+    text: Tensor,
+    keys: Tensor,
+    outside: Tensor,
+    *weights: Tensor,
+) -> tuple[Tensor, ...]:
+    """Some steps from a state on: all states, that one first, the weights of attention and, for `_back`, what else
+    there was at each step."""
+    weights = Weights(*weights)
+    states, shares, records = [State(hidden, seen, attended)], [], []
+    steps = gates.unbind(dim=1)
+    energies = keys.new_empty(len(steps), *keys.shape) if learning else [None] * len(steps)
+    for gate, energy in zip(steps, energies, strict=True):
+        state, share, record = attend(states[-1], gate, text, keys, outside, weights, energy)
+        states.append(state)
+        shares.append(share)
+        records.append(record)
+    stacked = (torch.stack(x, dim=1) for x in (*zip(*states, strict=True), shares))
+    if not learning:
+        return tuple(stacked)
+    return *stacked, *(torch.stack(x, dim=1) for x in zip(*records, strict=True)), energies
+
+
+def _back(
+    to_hidden: Tensor,
+    to_seen: Tensor,
+    to_attended: Tensor,
+    grad_hidden: Tensor,
+    grad_seen: Tensor,
+    grad_shares: Tensor,
+    hidden: Tensor,
+    seen: Tensor,
+    attended: Tensor,
+    shares: Tensor,
+    resets: Tensor,
+    updates: Tensor,
+    recalled: Tensor,
+    news: Tensor,
+    energies: Tensor,
+    text: Tensor,
+    *weights: Tensor,
+) -> tuple[Tensor, ...]:
+    """The gradient of `_onward`, given those of the state it ends in and of all it put out: to the state it began
+    with, to the gates, the text, the keys and the weights."""
+    weights = Weights(*weights)
+    width, text_across = weights.location.shape[1], text.transpose(1, 2).contiguous()
+    # What a gradient of the hidden state is multiplied by to become one of the gates, for all steps at once.
+    to_new = (1 - updates) * (1 - news * news)
+    to_update = (hidden[:, :-1] - news) * updates * (1 - updates)
+    slopes = torch.stack([to_new * recalled * resets * (1 - resets), to_update, to_new], dim=2)
+    share_of_own = F.pad(resets, (2 * resets.shape[2], 0), value=1.0)  # the new state meets its own part reset
+    twice_score = 2 * weights.score
+    to_keys, to_location, to_score = (torch.zeros_like(x) for x in (energies[0], weights.location, weights.score))
+    to_gates, to_own, to_query, seen_total = [], [], [], []  # of each step, the last one first
+    for t in reversed(range(shares.shape[1])):
+        energy, share = energies[t], shares[:, t]
+        # through the mean of the text, the softmax and the scores
+        to_seen = to_seen + grad_seen[:, t]
+        to_share = grad_shares[:, t] + to_attended + torch.bmm(to_seen[:, None], text_across)[:, 0]
+        to_scores = torch.ops.aten._softmax_backward_data(to_share, share, 1, share.dtype)
+        to_score.addmv_(energy.flatten(0, 1).T, to_scores.flatten(), alpha=2)
+        to_energy = torch.ops.aten.sigmoid_backward(to_scores[..., None] * twice_score, energy)
+        # to what the energies are a sum of
+        to_keys += to_energy
+        asked = to_energy.sum(dim=1)
+        near = _windows(attended[:, t], width)
+        to_location.addmm_(to_energy.flatten(0, 1).T, near.flatten(0, 1))
+        to_attended = to_attended + _sum_windows(to_energy @ weights.location)
+        # through the gates
+        to_hidden = torch.addmm(to_hidden + grad_hidden[:, t], asked, weights.query)
+        given = (to_hidden[:, None] * slopes[:, t]).flatten(1)
+        own = given * share_of_own[:, t]
+        to_gates.append(given)
+        to_own.append(own)
+        to_query.append(asked)
+        seen_total.append(to_seen)
+        to_hidden = torch.addmm(to_hidden * updates[:, t], own, weights.hidden)
+        to_seen = given @ weights.seen
+    to_gates, to_own, to_query, seen_total = (
+        torch.stack(x[::-1], dim=1) for x in (to_gates, to_own, to_query, seen_total)
+    )
+    to_weights = Weights(
+        seen=_outer(to_gates, seen[:, :-1]),
+        hidden=_outer(to_own, hidden[:, :-1]),
+        hidden_bias=to_own.sum(dim=(0, 1)),
+        query=_outer(to_query, hidden[:, 1:]),
+        location=to_location,
+        score=to_score,
+    )
+    to_text = shares.transpose(1, 2) @ seen_total
+    return to_hidden, to_seen, to_attended, to_gates, to_text, to_keys, *to_weights
 
 
 def _windows(attended: Tensor, width: int) -> Tensor:

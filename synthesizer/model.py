@@ -208,7 +208,8 @@ class Encoder(nn.Module):
 
     def forward(self, symbols: Tensor, lengths: Tensor, dropout: Dropout) -> Tensor:
         """(B, T) ids -> (B, T, encoder)."""
-        x = self.pre_net(self.embedding(symbols), dropout, lengths.tolist())
+        # In training nothing asks for the lengths, and to read them is to wait for the GPU.
+        x = self.pre_net(self.embedding(symbols), dropout, lengths.tolist() if dropout.streams else None)
         return self.cbhg(x.transpose(1, 2), lengths)
 
 

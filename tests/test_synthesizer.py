@@ -62,7 +62,8 @@ def test_published_reference(rtvc, monkeypatch):
         assert relative_error(ours, golden()[name]) < 1e-4, name
 
 
-def test_gradient_of_attention_is_that_of_its_steps():
+@pytest.mark.parametrize("stretch", [None, 3])
+def test_gradient_of_attention_is_that_of_its_steps(stretch):
     torch.manual_seed(0)
     items, places, steps, hidden, text, features, kernel = 2, 5, 4, 3, 4, 6, 3
     shapes = [(items, steps, 3 * hidden), (items, places, text), (items, places, features), (3 * hidden, text)]
@@ -75,7 +76,7 @@ def test_gradient_of_attention_is_that_of_its_steps():
         state, share, _ = attend(state, gate, texts, keys, outside, weights)
         steps_apart.append((state.hidden, state.seen, share))
     apart = [torch.stack(x, dim=1) for x in zip(*steps_apart, strict=True)]
-    at_once = attend_all(gates, texts, keys, outside, weights)
+    at_once = attend_all(gates, texts, keys, outside, weights, stretch)
     for one, other in zip(apart, at_once, strict=True):
         assert torch.equal(one, other)
         ours, theirs = (

@@ -141,8 +141,9 @@ class DefaultRecipe:
 
     def features(self) -> Features:
         """Mels of the bank and the published encoder's embeddings of it."""
-        teacher = GE2E_TEACHER.fetch(self.work / "teacher")
-        return compute_features(self.work / "bank" / "features.npz", self.bank(), teacher)
+        return compute_features(
+            self.work / "bank" / "features.npz", self.bank(), lambda: GE2E_TEACHER.fetch(self.work / "teacher")
+        )
 
     def portraits(self) -> tuple[list[Portrait], np.ndarray]:
         """The portraits on which a face was found, and their descriptors (n, 128)."""
@@ -202,7 +203,8 @@ class DefaultRecipe:
             schedule, learning_rate = ((0.0, 5), (0.15, 3), (0.45, 2)), 5e-3
         network = self._network(Tacotron, SYNTHESIZER, "synthesizer")
         learned, held_out = self._examples()
-        task = TacotronTask(network, learned, schedule=schedule, own_frames=0.7, envelope=4.0, held_out=held_out)
+        items = 128 if Hardware().cuda else 32  # a GPU takes as long for either
+        task = TacotronTask(network, learned, items, schedule, own_frames=0.7, envelope=4.0, held_out=held_out)
         return self._fit("synthesizer", task, learning_rate, optimizer="muon")
 
     def vocoder(self) -> Path:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -43,12 +43,17 @@ class Features:
 
 
 def compute_features(
-    out: Path, utterances: Sequence[Utterance], teacher: Path, voices_per_speaker: int = 40, workers: int = 2
+    out: Path,
+    utterances: Sequence[Utterance],
+    teacher: Callable[[], Path],
+    voices_per_speaker: int = 40,
+    workers: int = 2,
 ) -> Features:
     """Features of all utterances, kept in ``out`` (.npz) and read from there the next time.
 
     Args:
-        teacher: checkpoint of the speech-speaker encoder that gives the voices.
+        teacher: gives the checkpoint of the speech-speaker encoder that gives the voices; asked only if there is
+            something to compute.
         voices_per_speaker: embeddings computed of each speaker; more would hardly move their mean.
     """
     if out.is_file():
@@ -60,7 +65,7 @@ def compute_features(
         counts[utterance.speaker] += 1
         jobs.append((utterance.audio, counts[utterance.speaker] <= voices_per_speaker))
     mels, voices = [], []
-    with ProcessPoolExecutor(workers, initializer=_load_teacher, initargs=(teacher,)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_load_teacher, initargs=(teacher(),)) as pool:
         for done, (mel, voice) in enumerate(pool.map(_features_of, jobs, chunksize=32), start=1):
             mels.append(mel)
             voices.append(voice)
